@@ -1,0 +1,1 @@
+"""Suites, the runner, published tables and reports."""

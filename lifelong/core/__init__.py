@@ -1,0 +1,1 @@
+"""Batch, Strategy, Learner, checkpoint files and errors: what everything else stands on."""

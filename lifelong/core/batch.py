@@ -1,0 +1,175 @@
+"""Rows of a stream on their way through a learner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lifelong.core.errors import InvalidBatch
+
+Inputs: TypeAlias = Tensor | dict[str, Tensor]
+"""What a model takes: one tensor, or several by name; rows first in each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to learn from: the first `new` come from the stream, the others are replayed.
+
+    Attributes:
+        x: inputs, one tensor or a dict of them, each of shape (rows, ...).
+        y: targets, (rows, ...): class ids (int64) in classification.
+        task: (rows,) int64, the task each row belongs to; -1 where it is not known.
+        new: how many rows, from the first on, come from the stream.
+        key: (rows,) int64, the row's id, by which it can be erased later; -1 for none.
+        weight: (rows,) float, each row's relative weight in the loss, which is
+            sum(weight * row loss) / sum(weight); None for equal weights.
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(3, 4), torch.tensor([0, 1, 0]), task=2)
+        >>> len(batch), batch.new, batch.task.tolist(), batch.key.tolist()
+        (3, 3, [2, 2, 2], [-1, -1, -1])
+    """
+
+    x: Inputs
+    y: Tensor
+    task: Tensor
+    new: int
+    key: Tensor
+    weight: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor | Mapping[str, Tensor],
+        y: Tensor,
+        task: int | Tensor = 0,
+        key: Tensor | None = None,
+    ) -> Batch:
+        """Make a batch of new rows, with one task id for all or one for each.
+
+        Raises:
+            InvalidBatch: the columns differ in length, there are no rows, or an id is no integer.
+        """
+        if not isinstance(x, Tensor):
+            x = dict(x)
+        rows = y.shape[0] if y.ndim else 0
+        if isinstance(task, int):
+            task = torch.full((rows,), task, device=y.device)
+        if key is None:
+            key = torch.full((rows,), -1, device=y.device)
+        batch = cls(x, y, task, rows, key)
+        batch.check()
+        return batch
+
+    def check(self) -> None:
+        """Raise `InvalidBatch` unless all columns have the same, positive number of rows."""
+        lengths = {name: column.shape[0] if column.ndim else 0 for name, column in self.columns()}
+        if len(set(lengths.values())) != 1:
+            told = ", ".join(f"{name} has {rows}" for name, rows in lengths.items())
+            raise InvalidBatch(f"the columns of a batch differ in rows: {told}; give each the same")
+        rows = lengths["y"]
+        if rows == 0:
+            raise InvalidBatch("a batch of 0 rows; skip empty batches")
+        if not 0 <= self.new <= rows:
+            raise InvalidBatch(f"new is {self.new}, of {rows} rows; it must lie between 0 and them")
+        for name in ("task", "key"):
+            column: Tensor = getattr(self, name)
+            if column.dtype != torch.int64 or column.ndim != 1:
+                raise InvalidBatch(
+                    f"{name} is {column.dtype} of shape {tuple(column.shape)}; "
+                    "it must be int64 of shape (rows,)"
+                )
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return self.y.shape[0]
+
+    def columns(self) -> list[tuple[str, Tensor]]:
+        """Name every column: `x` (or `x/name` for each input of a dict), `y`, `task`, `key`."""
+        inputs = [("x", self.x)] if isinstance(self.x, Tensor) else named_inputs(self.x)
+        columns = [*inputs, ("y", self.y), ("task", self.task), ("key", self.key)]
+        return columns if self.weight is None else [*columns, ("weight", self.weight)]
+
+    def rows(self, index: slice | Tensor) -> Batch:
+        """Take some of the rows; a slice takes views. All of them count as new.
+
+        Example:
+            >>> batch = Batch.of(torch.arange(3.0), torch.tensor([0, 1, 2]))
+            >>> batch.rows(slice(1, None)).y.tolist()
+            [1, 2]
+        """
+        take = {name: column[index] for name, column in self.columns()}
+        return batch_of_columns(take)
+
+    def extended(self, more: Batch) -> Batch:
+        """Append rows to the end, as replayed ones.
+
+        Missing weights count as 1 when only one of the two batches has weights.
+        """
+        x: Inputs
+        if isinstance(self.x, Tensor) and isinstance(more.x, Tensor):
+            x = torch.cat((self.x, more.x))
+        elif (
+            isinstance(self.x, dict) and isinstance(more.x, dict) and self.x.keys() == more.x.keys()
+        ):
+            x = {name: torch.cat((column, more.x[name])) for name, column in self.x.items()}
+        else:
+            raise InvalidBatch(f"cannot append inputs {_kind(more.x)} to inputs {_kind(self.x)}")
+        weight = None
+        if self.weight is not None or more.weight is not None:
+            weight = torch.cat((_weights(self), _weights(more)))
+        return Batch(
+            x,
+            torch.cat((self.y, more.y)),
+            torch.cat((self.task, more.task)),
+            self.new,
+            torch.cat((self.key, more.key)),
+            weight,
+        )
+
+    def to(self, device: torch.device) -> Batch:
+        """Move every column to a device; nothing is copied when all are there already."""
+        if all(column.device == device for _, column in self.columns()):
+            return self
+        return replace(
+            batch_of_columns(
+                {name: column.to(device, non_blocking=True) for name, column in self.columns()}
+            ),
+            new=self.new,
+        )
+
+
+def named_inputs(x: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """Name the inputs of a dict as columns: `x/name`."""
+    return [(f"x/{name}", column) for name, column in x.items()]
+
+
+def batch_of_columns(columns: Mapping[str, Tensor]) -> Batch:
+    """Put a batch together from what `Batch.columns` names; other columns are left out.
+
+    Example:
+        >>> batch = Batch.of({"a": torch.zeros(2), "b": torch.ones(2)}, torch.tensor([0, 1]))
+        >>> sorted(batch_of_columns(dict(batch.columns())).x)
+        ['a', 'b']
+    """
+    x: Inputs
+    if "x" in columns:
+        x = columns["x"]
+    else:
+        x = {name[2:]: column for name, column in columns.items() if name.startswith("x/")}
+    y = columns["y"]
+    return Batch(x, y, columns["task"], y.shape[0], columns["key"], columns.get("weight"))
+
+
+def _weights(batch: Batch) -> Tensor:
+    if batch.weight is not None:
+        return batch.weight
+    return torch.ones(len(batch), device=batch.y.device)
+
+
+def _kind(x: Inputs) -> str:
+    return "of one tensor" if isinstance(x, Tensor) else f"named {sorted(x)}"

@@ -1,0 +1,63 @@
+"""What can go wrong, by name: every error of the domain descends from `LifelongError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LifelongError(Exception):
+    """The base of all errors that this library raises about learning, data and files."""
+
+
+class InvalidBatch(LifelongError, ValueError):
+    """A batch that cannot be learned from: columns of unequal length, NaN, wrong device."""
+
+
+class LabelOutsideHead(InvalidBatch):
+    """A label that the model has no output for."""
+
+
+class EmptyTask(LifelongError, ValueError):
+    """A task without a single row."""
+
+
+class UnknownTask(LifelongError, ValueError):
+    """A task id that the model has not been grown for."""
+
+
+class NonFiniteLoss(LifelongError, ArithmeticError):
+    """The loss or its gradient is NaN or infinite; the learner is as it was before the step."""
+
+
+class OptimizerMismatch(LifelongError, ValueError):
+    """The optimizer misses parameters of the model, or holds parameters of another."""
+
+
+class StateMismatch(LifelongError, ValueError):
+    """A state that does not fit the object it is loaded into."""
+
+
+class CheckpointError(LifelongError):
+    """A checkpoint that cannot be written or read, or that is not one."""
+
+
+class DatasetError(LifelongError):
+    """A data file that is missing, damaged or not what it claims to be."""
+
+
+class UnknownName(LifelongError, ValueError):
+    """A suite, strategy, data set or setting that does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
+
+
+class MissingExtra(LifelongError, ImportError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module} is not installed; pip install 'lifelong[{extra}]' brings it")

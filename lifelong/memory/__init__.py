@@ -1,0 +1,1 @@
+"""Preallocated rows, and the policies that choose which of them stay."""

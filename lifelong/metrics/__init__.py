@@ -1,0 +1,1 @@
+"""The accuracy matrix and what is read off it; what learning costs."""

@@ -1,0 +1,1 @@
+"""Tasks, one after the other, from data sets, tables, images and generators."""
