@@ -1,0 +1,64 @@
+"""Parameters that belong together: the model's, the optimizer's, and those a task adds to both."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lifelong.core.errors import OptimizerMismatch
+from lifelong.core.task import Growing, TaskSpec
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name the parameters that learn; one that is used twice has its first name.
+
+    Example:
+        >>> list(trainable(nn.Linear(2, 3)))
+        ['weight', 'bias']
+    """
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
+    """Raise unless the optimizer holds exactly the trainable parameters of the model.
+
+    Raises:
+        ValueError: the model has nothing to train and nothing that grows.
+        OptimizerMismatch: parameters are missing or foreign, by name and shape.
+    """
+    named = trainable(model)
+    if not named and not any(isinstance(module, Growing) for module in model.modules()):
+        raise ValueError(
+            f"{type(model).__name__} has no trainable parameters; set requires_grad on some"
+        )
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    known = {id(p) for p in named.values()}
+    missing = [name for name, p in named.items() if id(p) not in {id(h) for h in held}]
+    if missing:
+        raise OptimizerMismatch(
+            f"the optimizer misses {', '.join(missing)}; make it with model.parameters(), or set "
+            "requires_grad=False on what shall stay as it is"
+        )
+    # Parameters of the model that do not train may stay: optimizers skip them.
+    known |= {id(p) for p in model.parameters()}
+    foreign = [tuple(p.shape) for p in held if id(p) not in known]
+    if foreign:
+        raise OptimizerMismatch(
+            f"the optimizer holds {len(foreign)} parameters of another model, of shapes "
+            f"{', '.join(map(str, foreign[:5]))}; make it with this model's parameters"
+        )
+
+
+def grow(model: nn.Module, task: TaskSpec) -> list[nn.Parameter]:
+    """Let every growing module of the model grow for a task; return the new parameters."""
+    new: dict[int, nn.Parameter] = {}
+    for module in list(model.modules()):
+        if isinstance(module, Growing):
+            new |= {id(p): p for p in module.grow(task)}
+    return list(new.values())
+
+
+def adopt(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Give new parameters to the optimizer's last group, keeping the moments of all others."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    optimizer.param_groups[-1]["params"].extend(p for p in parameters if id(p) not in held)

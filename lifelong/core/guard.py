@@ -1,0 +1,98 @@
+"""A step happens whole or not at all: what is not finite is found before the weights change."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lifelong.core.batch import Batch
+from lifelong.core.loss import explain_non_finite
+
+if TYPE_CHECKING:
+    from lifelong.core.learner import Learner
+
+
+class Guard:
+    """Undo whatever a failing step has changed before its error leaves `observe`.
+
+    On the CPU the loss is read before the backward pass, and the norm of the gradient after it.
+    On a GPU the loss travels to the host while the backward pass is under way, and is read before
+    the optimizer's step is launched, so the device never waits; there a finite loss with a
+    gradient that is not finite goes unnoticed until the next loss, except in fp16.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._buffers: list[Tensor] = []
+        self._kept_buffers: list[Tensor] = []
+        self._flag: Tensor | None = None
+        if learner.device.type == "cuda":
+            self._flag = torch.empty((), pin_memory=True)
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def refresh(self) -> None:
+        """Look again at which buffers the model has; called when it has grown."""
+        self._buffers = list(self._learner.model.buffers())
+        self._kept_buffers = [torch.empty_like(buffer) for buffer in self._buffers]
+
+    def __enter__(self) -> None:
+        learner = self._learner
+        self._generators = [(s.generator, s.generator.get_state()) for s in learner.strategies]
+        self._batches = learner.batches
+        self._gradients: list[Tensor | None] | None = None
+        if self._buffers:
+            torch._foreach_copy_(self._kept_buffers, self._buffers)
+        if learner.batches % learner.accumulate:
+            self._gradients = [
+                None if p.grad is None else p.grad.clone() for p in learner.parameters.values()
+            ]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        learner = self._learner
+        learner.batches = self._batches
+        for generator, state in self._generators:
+            generator.set_state(state)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._kept_buffers)
+        learner.optimizer.zero_grad()
+        for parameter, gradient in zip(
+            learner.parameters.values(), self._gradients or (), strict=False
+        ):
+            parameter.grad = gradient
+
+    def watch_loss(self, loss: Tensor, batch: Batch, output: Any) -> None:
+        """Look at the loss before the backward pass, or have it sent to the host meanwhile."""
+        self._seen = batch, output
+        if self._flag is None:
+            if not math.isfinite(loss.item()):
+                raise explain_non_finite(batch, output, self._learner.steps, "the loss")
+        else:
+            self._flag.copy_(loss.detach(), non_blocking=True)
+            self._arrived.record()
+
+    def check_loss(self) -> None:
+        """Raise if the loss that was sent to the host is not finite."""
+        if self._flag is None:
+            return
+        self._arrived.synchronize()
+        if not math.isfinite(self._flag.item()):
+            raise explain_non_finite(*self._seen, self._learner.steps, "the loss")
+
+    def check_gradient(self, batch: Batch, output: Any) -> None:
+        """Raise if the gradient is not finite (on the CPU)."""
+        if self._flag is not None:
+            return
+        gradients = [p.grad for p in self._learner.parameters.values() if p.grad is not None]
+        if gradients and not math.isfinite(sum(n.item() for n in torch._foreach_norm(gradients))):
+            raise explain_non_finite(batch, output, self._learner.steps, "the gradient")

@@ -1,0 +1,356 @@
+"""A model that goes on learning: the one object of this library that everything else serves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lifelong.core import checkpoint, growth, restore
+from lifelong.core.batch import Batch, Inputs
+from lifelong.core.errors import EmptyTask, InvalidBatch
+from lifelong.core.forward import evaluating, forward, wants_task
+from lifelong.core.guard import Guard
+from lifelong.core.loss import RowLoss, cross_entropy, reduce, row_loss
+from lifelong.core.random import RandomState
+from lifelong.core.strategy import State, Strategy, acts_at
+from lifelong.core.task import HasData, TaskLike, TaskSpec
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Learner:
+    """Keep a model learning from a stream of tasks or batches without forgetting what it knew.
+
+    A step: strategies `extend` the batch; the model's row losses are averaged (by weight) and the
+    strategies' `penalty` terms added; after the backward pass, and the unscaling of fp16, they
+    `project` the gradients, which are then clipped; after the optimizer's step they see the new
+    weights (`after_step`). At the end of a task they `consolidate`.
+
+    Args:
+        model: any module. One whose `forward` declares `task` gets the (rows,) task ids; modules
+            inside it with a method `grow(task)` grow when a task begins.
+        optimizer: over exactly the trainable parameters of the model.
+        strategies: in the order in which they act; none is plain fine-tuning.
+        loss: `loss(output, batch)` with a value a row, or a loss of torch on (output, y).
+        seed: of everything random in here; torch's default generators are left alone.
+        device: where to compute; the model's own by default. Batches on the CPU are moved there.
+        precision: of the forward pass; "fp16" scales the loss.
+        compile: run training steps through `torch.compile`.
+        accumulate: how many batches make one step of the optimizer.
+        clip: largest norm of the whole gradient.
+        scheduler: stepped after each step of the optimizer.
+
+    Raises:
+        ValueError: no trainable parameters, or an argument out of range.
+        OptimizerMismatch: the optimizer misses parameters or has foreign ones.
+
+    Example:
+        >>> net = nn.Linear(4, 3)
+        >>> learner = Learner(net, torch.optim.SGD(net.parameters(), lr=0.1))
+        >>> learner.begin_task(0)
+        >>> loss = learner.observe(Batch.of(torch.zeros(2, 4), torch.tensor([0, 1])))
+        >>> learner.end_task([Batch.of(torch.zeros(2, 4), torch.tensor([0, 1]))])
+        >>> learner.predict(torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        strategies: Sequence[Strategy] = (),
+        *,
+        loss: Callable[..., Tensor] = cross_entropy,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        precision: Precision = "fp32",
+        compile: bool = False,
+        accumulate: int = 1,
+        clip: float | None = None,
+        scheduler: LRScheduler | None = None,
+    ) -> None:
+        if precision != "fp32" and precision not in _AUTOCAST:
+            raise ValueError(f"precision {precision!r}; choose fp32, bf16 or fp16")
+        if accumulate < 1:
+            raise ValueError(f"accumulate is {accumulate}; it must be 1 or more")
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip is {clip}; it must be positive, or None")
+        growth.check_optimizer(model, optimizer)
+        self.model = model
+        self.optimizer = optimizer
+        self.strategies = list(strategies)
+        self.scheduler = scheduler
+        self.device = _resolve(device, model)
+        self.model.to(self.device)
+        self.precision: Precision = precision
+        self.accumulate = accumulate
+        self.clip = clip
+        self.tasks: list[TaskSpec] = []
+        """Every task begun so far, in order."""
+        self.current: int | None = None
+        """The id of the task that is open."""
+        self.batches = 0
+        """Batches observed."""
+        self.steps = 0
+        """Steps of the optimizer."""
+        self.parameters = growth.trainable(model)
+        """The trainable parameters by name."""
+        self.random = RandomState(_derived(seed, "model"), self.device)
+        self.task_aware = wants_task(model)
+        self._loss: RowLoss = row_loss(loss)
+        self._train_model: Callable[..., Any] = torch.compile(model) if compile else model
+        self._scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
+        self._guard = Guard(self)
+        for index, strategy in enumerate(self.strategies):
+            strategy.attach(self.device, _derived(seed, f"strategy {index}"))
+        self._extending = [s for s in self.strategies if acts_at(s, "extend")]
+        self._penalising = [s for s in self.strategies if acts_at(s, "penalty")]
+        self._projecting = [s for s in self.strategies if acts_at(s, "project")]
+        self._watching = [s for s in self.strategies if acts_at(s, "after_step")]
+        self._consolidating = [s for s in self.strategies if acts_at(s, "consolidate")]
+        if not model.training:
+            model.train()
+        self._guard.refresh()
+
+    def begin_task(self, task: int | TaskLike) -> None:
+        """Open a task: the model grows for it, and the optimizer takes the new parameters over.
+
+        Opening the task that is open already changes nothing, so that a resumed loop may.
+
+        Args:
+            task: an id, or anything with `id` and `classes`, such as a stream's task.
+
+        Raises:
+            ValueError: another task is open, or a head needs to know the classes.
+        """
+        spec = TaskSpec(task) if isinstance(task, int) else TaskSpec(task.id, tuple(task.classes))
+        if self.current == spec.id:
+            return
+        if self.current is not None:
+            raise ValueError(
+                f"task {self.current} is still open; call end_task(data) before task {spec.id}"
+            )
+        with self.random:
+            growth.adopt(self.optimizer, growth.grow(self.model, spec))
+        self.tasks.append(spec)
+        self.current = spec.id
+        self.grown()
+
+    def observe(self, batch: Batch) -> Tensor:
+        """Learn from one batch: one step, or a part of one when gradients accumulate.
+
+        Returns:
+            The loss with all penalties, a scalar, detached; reading it waits for a GPU.
+
+        Raises:
+            InvalidBatch: columns of unequal length, NaN, another device, a label without output.
+            NonFiniteLoss: the loss or the gradient is not finite.
+
+        Whatever it raises, the learner is as it was before the call.
+        """
+        batch = self._received(batch)
+        with self._guard, self.random:
+            for strategy in self._extending:
+                batch = strategy.extend(self, batch)
+            with self.autocast():
+                output = forward(
+                    self._train_model, batch.x, batch.task if self.task_aware else None
+                )
+            loss = reduce(self._loss(output, batch), batch)
+            for strategy in self._penalising:
+                loss = loss + strategy.penalty(self, batch, output)
+            self._backward(loss, batch, output)
+            self.batches += 1
+            if self.batches % self.accumulate == 0:
+                self._step(batch, output)
+        output = output.detach() if isinstance(output, Tensor) else output
+        for strategy in self._watching:
+            strategy.after_step(self, batch, output)
+        return loss.detach()
+
+    def end_task(self, data: Iterable[Batch] | HasData) -> None:
+        """Close the open task: strategies consolidate what it taught.
+
+        Args:
+            data: the task's rows in batches, or a stream's task; iterated more than once.
+
+        Raises:
+            EmptyTask: there is not one batch in it; the task stays open.
+        """
+        if self.current is None:
+            raise ValueError("no task is open; call begin_task(task) first")
+        self.consolidate(data)
+        self.current = None
+
+    def consolidate(self, data: Iterable[Batch] | HasData) -> None:
+        """Let strategies consolidate without a task's end: by a cadence, or when drift says so."""
+        rows = _Moved(data.data if isinstance(data, HasData) else data, self)
+        if next(iter(rows), None) is None:
+            raise EmptyTask("a task without rows; give end_task the batches it learned from")
+        with self.random:
+            for strategy in self._consolidating:
+                strategy.consolidate(self, rows)
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Compute the loss of each row, (rows,), or a scalar if that is all the loss gives."""
+        return self._loss(output, batch)
+
+    def predict(self, x: Inputs, task: int | Tensor | None = None, *, rows: int = 512) -> Tensor:
+        """Compute the model's outputs in eval mode, `rows` at a time.
+
+        Args:
+            x: inputs, rows first.
+            task: for a model that wants it: an id, (rows,) ids, or None where it is not known.
+            rows: how many rows to compute at once.
+
+        Returns:
+            (rows, ...) outputs, on the learner's device.
+        """
+        count = len(next(iter(x.values())) if isinstance(x, dict) else x)
+        if not isinstance(task, Tensor):
+            task = torch.full((count,), -1 if task is None else task)
+        query = Batch.of(x, torch.zeros(count), task)
+        with evaluating(self.model), torch.no_grad(), self.random.kept(), self.autocast():
+            parts = [self.output(query.rows(slice(i, i + rows))) for i in range(0, count, rows)]
+        return torch.cat(parts)
+
+    def grown(self) -> None:
+        """Look at the model again after modules have been added to it."""
+        self.parameters = growth.trainable(self.model)
+        self._guard.refresh()
+
+    def output(self, batch: Batch) -> Tensor:
+        """Run the model on a batch as it stands, in its present mode, with task ids if it wants."""
+        batch = batch.to(self.device)
+        return forward(self.model, batch.x, batch.task if self.task_aware else None)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which forward passes run at the learner's precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
+
+    def forget(self, keys: Tensor | Sequence[int]) -> None:
+        """Drop every row with one of these ids from whatever strategies keep of it.
+
+        Weights that were learned from the rows stay: to be rid of their influence, learn again
+        from a log without them.
+        """
+        keys = torch.as_tensor(keys, dtype=torch.int64).flatten()
+        for strategy in self.strategies:
+            strategy.forget(keys)
+
+    def state_dict(self) -> State:
+        """Everything that changes and outlives a step, copied to the CPU."""
+        state: State = restore.copied(restore.gather(self))
+        return state
+
+    def load_state_dict(self, state: State) -> None:
+        """Become the learner whose state this is: regrow, then fill. Afterwards learning goes on
+        bit-identically (same device, threads and versions).
+
+        Raises:
+            StateMismatch: keys are missing, unknown or misshaped, the strategies are others, or
+                tasks differ; the learner is as it was.
+        """
+        restore.fill(self, state)
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole learner to one file, atomically; see `lifelong.core.checkpoint`."""
+        checkpoint.save(path, restore.gather(self))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: nn.Module,
+        optimizer: Optimizer,
+        strategies: Sequence[Strategy] = (),
+        **settings: Any,
+    ) -> Self:
+        """Make a learner as in the constructor and fill it from a file that `save` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, truncated, altered, foreign or of another schema.
+            StateMismatch: the state does not fit the model, optimizer or strategies.
+        """
+        state = checkpoint.load(path)
+        learner = cls(model, optimizer, strategies, **settings)
+        learner.load_state_dict(state)
+        return learner
+
+    def _received(self, batch: Batch) -> Batch:
+        batch.check()
+        devices = {column.device for _, column in batch.columns()} - {self.device}
+        if not devices:
+            return batch
+        if devices != {torch.device("cpu")}:
+            told = ", ".join(map(str, sorted(devices, key=str)))
+            raise InvalidBatch(
+                f"a batch on {told}, the learner is on {self.device}; "
+                "move it there, or leave it on the CPU"
+            )
+        return batch.to(self.device)
+
+    def _backward(self, loss: Tensor, batch: Batch, output: Any) -> None:
+        self._guard.watch_loss(loss, batch, output)
+        scaled = loss if self.accumulate == 1 else loss / self.accumulate
+        (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]
+        self._guard.check_loss()
+
+    def _step(self, batch: Batch, output: Any) -> None:
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
+            found = self._scaler._found_inf_per_device(self.optimizer)
+            overflow = any(bool(flag) for flag in found.values())
+        else:
+            overflow = False
+            self._guard.check_gradient(batch, output)
+        if not overflow:
+            for strategy in self._projecting:
+                strategy.project(self)
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        self.optimizer.zero_grad()
+        if not overflow:
+            self.steps += 1
+            if self.scheduler is not None:
+                self.scheduler.step()
+
+
+class _Moved:
+    """Batches on the learner's device, as often as one iterates."""
+
+    def __init__(self, data: Iterable[Batch], learner: Learner) -> None:
+        self.data = data
+        self.learner = learner
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.data:
+            yield self.learner._received(batch)
+
+
+def _derived(seed: int, purpose: str) -> int:
+    digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def _resolve(device: str | torch.device | None, model: nn.Module) -> torch.device:
+    if device is None:
+        return next(model.parameters()).device
+    # A tensor made there knows its full name: "cuda" becomes "cuda:0".
+    return torch.empty(0, device=device).device

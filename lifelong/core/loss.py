@@ -1,0 +1,157 @@
+"""Losses of a row each, so that rows can be weighted, masked and inspected."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch
+from lifelong.core.errors import InvalidBatch, LabelOutsideHead, LifelongError, NonFiniteLoss
+
+RowLoss: TypeAlias = Callable[[Any, Batch], Tensor]
+"""`loss(output, batch)`: one value a row, shape (rows,), or a scalar."""
+
+
+def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
+    """Negative log-likelihood of the label under the softmax of the outputs, for each row.
+
+    loss_n = -log softmax(output_n)[y_n], averaged over positions where outputs have more than
+    two dimensions.
+
+    Args:
+        output: (rows, classes) or (rows, classes, ...) logits; computed in float32.
+        batch: with int64 labels y of shape (rows,) or (rows, ...).
+
+    Returns:
+        (rows,) losses.
+
+    Raises:
+        LabelOutsideHead: a label is not one of the classes. On a GPU such a row's loss is NaN
+            instead, so that nothing has to wait for the device; the learner then raises.
+
+    Example:
+        >>> cross_entropy(torch.zeros(2, 4), Batch.of(torch.zeros(2, 1), torch.tensor([0, 3])))
+        tensor([1.3863, 1.3863])
+    """
+    y = batch.y
+    if y.is_cuda:
+        inside = (y >= 0) & (y < output.shape[1])
+        rows = F.cross_entropy(output.float(), torch.where(inside, y, 0), reduction="none")
+        rows = torch.where(inside, rows, torch.nan)
+    else:
+        check_labels(output, y)
+        rows = F.cross_entropy(output.float(), y, reduction="none")
+    return rows if rows.ndim == 1 else rows.flatten(1).mean(1)
+
+
+def check_labels(output: Tensor, y: Tensor) -> None:
+    """Raise `LabelOutsideHead` unless every label names one of the outputs.
+
+    Example:
+        >>> check_labels(torch.zeros(2, 4), torch.tensor([0, 4]))
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.LabelOutsideHead: labels span 0 to 4, but the model has outputs 0 to 3\
+; widen its head, or grow it: begin_task(TaskSpec(id, classes=...))
+    """
+    if y.dtype != torch.int64:
+        raise InvalidBatch(f"class labels must be int64, received {y.dtype}; convert with y.long()")
+    low, high = (int(end) for end in torch.aminmax(y))
+    if low < 0 or high >= output.shape[1]:
+        raise LabelOutsideHead(
+            f"labels span {low} to {high}, but the model has outputs 0 to {output.shape[1] - 1}; "
+            "widen its head, or grow it: begin_task(TaskSpec(id, classes=...))"
+        )
+
+
+def row_loss(loss: Callable[..., Tensor]) -> RowLoss:
+    """Turn any loss into one of (output, batch) with a value for each row where that is possible.
+
+    A callable whose second parameter is named `batch` is taken as it is. Losses of torch, as
+    modules or functions of (output, y), are asked for their rows (`reduction="none"`); any
+    other callable gets (output, batch.y).
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(2, 3), torch.ones(2, 3))
+        >>> row_loss(nn.MSELoss())(torch.zeros(2, 3), batch)
+        tensor([1., 1.])
+    """
+    if loss is F.cross_entropy:
+        return cross_entropy
+    if isinstance(loss, nn.Module):
+        if not hasattr(loss, "reduction"):
+            return _as_given(loss, loss.forward)
+        loss = copy.copy(loss)
+        setattr(loss, "reduction", "none")  # noqa: B010 - a module's attribute has no static type
+    elif getattr(loss, "__module__", "") == "torch.nn.functional":
+        loss = functools.partial(loss, reduction="none")
+    else:
+        return _as_given(loss, loss)
+    return functools.partial(_torch_rows, loss)
+
+
+def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> RowLoss:
+    names = list(inspect.signature(signature).parameters)
+    if len(names) > 1 and names[1] == "batch":
+        return loss
+    return lambda output, batch: loss(output, batch.y)
+
+
+def _torch_rows(loss: Callable[..., Tensor], output: Tensor, batch: Batch) -> Tensor:
+    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and batch.y.dtype == torch.int64:
+        check_labels(output, batch.y)
+    rows = loss(output.float(), batch.y)
+    return rows if rows.ndim < 2 else rows.flatten(1).mean(1)
+
+
+def reduce(rows: Tensor, batch: Batch) -> Tensor:
+    """Average row losses, by the batch's weights where it has them.
+
+    Raises:
+        InvalidBatch: rows are weighted but the loss is a scalar.
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(2, 1), torch.tensor([0, 0]))
+        >>> reduce(torch.tensor([1.0, 3.0]), batch)
+        tensor(2.)
+    """
+    if rows.ndim == 0:
+        if batch.weight is not None:
+            raise InvalidBatch(
+                "rows are weighted, but the loss gives a scalar; give it one value a row "
+                '(reduction="none")'
+            )
+        return rows
+    if batch.weight is None:
+        return rows.mean()
+    return torch.dot(rows, batch.weight) / batch.weight.sum()
+
+
+def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:
+    """Say why a step went wrong, as the error to raise: bad rows first, then divergence."""
+    for name, column in batch.columns():
+        if column.is_floating_point() and not bool(column.isfinite().all()):
+            bad = ~column.flatten(1).isfinite().all(1) if column.ndim > 1 else ~column.isfinite()
+            rows = bad.nonzero().flatten().tolist()
+            told = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            return InvalidBatch(
+                f"{name} holds NaN or infinity in {len(rows)} of {len(batch)} rows ({told}); "
+                "remove those rows; the learner is as it was before the step"
+            )
+    y = batch.y
+    if isinstance(output, Tensor) and output.ndim > 1 and y.dtype == torch.int64:
+        try:
+            check_labels(output, y)
+        except LabelOutsideHead as error:
+            return error
+    return NonFiniteLoss(
+        f"{found} is not finite at step {step}; lower the learning rate or the strengths of the "
+        "strategies, or clip the gradient (clip=1.0); the learner is as it was before the step"
+    )

@@ -1,0 +1,191 @@
+"""The whole state of a learner: gathered, and filled in again or refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.core import growth
+from lifelong.core.errors import StateMismatch
+from lifelong.core.strategy import State
+from lifelong.core.task import Growing, TaskSpec
+
+if TYPE_CHECKING:
+    from lifelong.core.learner import Learner
+
+
+def gather(learner: Learner) -> State:
+    """Everything that changes and outlives a step; tensors are referenced."""
+    return {
+        "settings": _settings(learner),
+        "tasks": [{"id": task.id, "classes": list(task.classes)} for task in learner.tasks],
+        "current": learner.current,
+        "batches": learner.batches,
+        "steps": learner.steps,
+        "random": learner.random.state_dict(),
+        "model": dict(learner.model.state_dict()),
+        "optimizer": learner.optimizer.state_dict(),
+        "scheduler": None if learner.scheduler is None else learner.scheduler.state_dict(),
+        "scaler": None if learner._scaler is None else learner._scaler.state_dict(),
+        "strategies": [
+            {"kind": type(strategy).__name__, "state": strategy.state_dict()}
+            for strategy in learner.strategies
+        ],
+        "gradients": {name: p.grad for name, p in learner.parameters.items() if p.grad is not None}
+        if learner.batches % learner.accumulate
+        else {},
+    }
+
+
+def fill(learner: Learner, state: State) -> None:
+    """Check a state in full, then take it over; a refused one changes nothing."""
+    tasks = _check_frame(learner, state)
+    with learner.random.kept():
+        new_shapes = _check_model(learner, state, tasks)
+    _check_optimizer(learner, state["optimizer"], new_shapes)
+    _fill_strategies(learner, state["strategies"])
+    with learner.random.kept():
+        for task in tasks[len(learner.tasks) :]:
+            growth.adopt(learner.optimizer, growth.grow(learner.model, task))
+    learner.tasks = tasks
+    learner.grown()
+    learner.model.load_state_dict(state["model"])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    if learner.scheduler is not None:
+        learner.scheduler.load_state_dict(copy.deepcopy(state["scheduler"]))
+    if learner._scaler is not None:
+        learner._scaler.load_state_dict(state["scaler"])
+    learner.random.load_state_dict(state["random"])
+    learner.current, learner.batches = state["current"], state["batches"]
+    learner.steps = state["steps"]
+    learner.optimizer.zero_grad()
+    for name, gradient in state["gradients"].items():
+        learner.parameters[name].grad = gradient.to(learner.device, copy=True)
+
+
+def copied(value: Any) -> Any:
+    """Copy a state, its tensors to the CPU.
+
+    Example:
+        >>> copied({"step": 1, "rows": [torch.ones(1)]})
+        {'step': 1, 'rows': [tensor([1.])]}
+    """
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: copied(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(part) for part in value)
+    return value
+
+
+def _settings(learner: Learner) -> dict[str, Any]:
+    return {
+        "precision": learner.precision,
+        "accumulate": learner.accumulate,
+        "clip": learner.clip,
+        "optimizer": type(learner.optimizer).__name__,
+        "scheduler": None if learner.scheduler is None else type(learner.scheduler).__name__,
+    }
+
+
+def _check_frame(learner: Learner, state: State) -> list[TaskSpec]:
+    expected = gather(learner).keys()
+    if state.keys() != expected:
+        missing, unknown = sorted(expected - state.keys()), sorted(state.keys() - expected)
+        raise StateMismatch(f"not a learner's state: missing {missing}, unknown {unknown}")
+    for name, own in _settings(learner).items():
+        saved = state["settings"].get(name)
+        if saved != own:
+            raise StateMismatch(
+                f"the state was saved with {name}={saved!r}, this learner has {own!r}; "
+                "make the learner with the same settings"
+            )
+    kinds = [part["kind"] for part in state["strategies"]]
+    own_kinds = [type(strategy).__name__ for strategy in learner.strategies]
+    if kinds != own_kinds:
+        raise StateMismatch(f"the state has strategies {kinds}, this learner has {own_kinds}")
+    tasks = [TaskSpec(task["id"], tuple(task["classes"])) for task in state["tasks"]]
+    if tasks[: len(learner.tasks)] != learner.tasks:
+        raise StateMismatch(
+            f"this learner has begun tasks {[t.id for t in learner.tasks]}, which the state's "
+            f"{[t.id for t in tasks]} do not begin with; load into a new learner"
+        )
+    return tasks
+
+
+def _check_model(learner: Learner, state: State, tasks: list[TaskSpec]) -> list[torch.Size]:
+    """Check names, shapes and types against the model as it will be; shapes of what it gains."""
+    model: nn.Module = learner.model
+    new: list[nn.Parameter] = []
+    pending = tasks[len(learner.tasks) :]
+    if pending and any(isinstance(module, Growing) for module in model.modules()):
+        model = copy.deepcopy(model)
+        for task in pending:
+            new += growth.grow(model, task)
+    own = model.state_dict()
+    _check_tensors("model", state["model"], own)
+    _check_tensors("gradients", state["gradients"], dict(model.named_parameters()), complete=False)
+    return [p.shape for p in new]
+
+
+def _check_tensors(part: str, saved: State, own: dict[str, Any], complete: bool = True) -> None:
+    missing = sorted(own.keys() - saved.keys()) if complete else []
+    unknown = sorted(saved.keys() - own.keys())
+    if missing or unknown:
+        raise StateMismatch(
+            f"the state of the {part} does not fit: missing {missing[:5]}, unknown {unknown[:5]}; "
+            "build the same model that was saved"
+        )
+    for name, value in saved.items():
+        mine = own[name]
+        if not isinstance(mine, Tensor):
+            continue
+        if not isinstance(value, Tensor) or (value.shape, value.dtype) != (mine.shape, mine.dtype):
+            told = (
+                f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            )
+            raise StateMismatch(
+                f"{part} {name!r} is {told} in the state, {mine.dtype} {tuple(mine.shape)} here"
+            )
+
+
+def _check_optimizer(learner: Learner, state: State, new_shapes: list[torch.Size]) -> None:
+    shapes = [[p.shape for p in group["params"]] for group in learner.optimizer.param_groups]
+    shapes[-1] += new_shapes
+    saved = [len(group["params"]) for group in state["param_groups"]]
+    if saved != [len(group) for group in shapes]:
+        raise StateMismatch(
+            f"the optimizer's groups hold {saved} parameters in the state, "
+            f"{[len(group) for group in shapes]} here; group them as they were"
+        )
+    flat = [shape for group in shapes for shape in group]
+    ids = [i for group in state["param_groups"] for i in group["params"]]
+    for i, shape in zip(ids, flat, strict=True):
+        for name, value in state["state"].get(i, {}).items():
+            # Moments have the parameter's shape; step counts and factored ones broadcast to it.
+            if isinstance(value, Tensor) and not _broadcasts(value.shape, shape):
+                raise StateMismatch(
+                    f"the optimizer's {name} of parameter {i} is {tuple(value.shape)} in the "
+                    f"state, the parameter is {tuple(shape)} here"
+                )
+
+
+def _broadcasts(shape: torch.Size, onto: torch.Size) -> bool:
+    if len(shape) > len(onto):
+        return False
+    return all(own in (1, other) for own, other in zip(shape[::-1], onto[::-1], strict=False))
+
+
+def _fill_strategies(learner: Learner, states: list[State]) -> None:
+    before = [copied(strategy.state_dict()) for strategy in learner.strategies]
+    for index, (strategy, part) in enumerate(zip(learner.strategies, states, strict=True)):
+        try:
+            strategy.load_state_dict(part["state"])
+        except Exception:
+            for done, own in zip(learner.strategies[: index + 1], before, strict=False):
+                done.load_state_dict(own)
+            raise

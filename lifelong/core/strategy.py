@@ -1,0 +1,129 @@
+"""What a method of continual learning is: something to do at five moments of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lifelong.core.batch import Batch
+from lifelong.core.errors import StateMismatch
+
+if TYPE_CHECKING:
+    from lifelong.core.learner import Learner
+
+State = dict[str, Any]
+"""Tensors, numbers, strings, None, and lists and dicts of them."""
+
+
+class Strategy:
+    """A method of continual learning. It acts at five moments; each may change one thing.
+
+    Strategies stand in a list, whose order is the order of their acts. They never know each
+    other, the optimizer, or the structure of the model.
+
+    Attributes:
+        state: names of the attributes that outlive a step. Each holds tensors, numbers, strings,
+            None, lists or dicts, or an object with `state_dict` and `load_state_dict`.
+        generator: the strategy's own randomness (CPU); the learner seeds it. `extend` and
+            `penalty` change nothing that `state` names and draw only from here, so that a step
+            that fails can be undone; `project` is called once the step is sure to be taken.
+        device: where the learner computes.
+
+    Example:
+        >>> class Counter(Strategy):
+        ...     state = ("steps",)
+        ...     steps = 0
+        ...     def after_step(self, learner, batch, output):
+        ...         self.steps += 1
+    """
+
+    state: ClassVar[tuple[str, ...]] = ()
+    generator: torch.Generator
+    device: torch.device
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Before the forward pass: append rows to the batch (replay)."""
+        del learner
+        return batch
+
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
+        """After the forward pass: a term to add to the loss (distillation)."""
+        del learner, batch, output
+        return 0.0
+
+    def project(self, learner: Learner) -> None:
+        """After the backward pass: change the gradients in place (pulls, projections)."""
+
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """After every batch: look at the new weights, store rows. `output` is detached."""
+
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """At the end of a task: keep what later learning needs. `data` iterates many times."""
+
+    def forget(self, keys: Tensor) -> None:
+        """Drop whatever is kept of the rows with these ids, an int64 tensor."""
+
+    def attach(self, device: torch.device, seed: int) -> None:
+        """Tie this strategy to one learner, which calls this once.
+
+        Raises:
+            ValueError: it belongs to a learner already.
+        """
+        if hasattr(self, "generator"):
+            raise ValueError(
+                f"this {type(self).__name__} already belongs to a learner; give each its own"
+            )
+        self.device = device
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> State:
+        """Everything that changes and outlives a step. Tensors are referenced, not copied."""
+        own = {name: getattr(self, name) for name in self.state}
+        parts = {
+            name: value.state_dict() if hasattr(value, "state_dict") else value
+            for name, value in own.items()
+        }
+        return {**parts, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state, copying its tensors to the learner's device.
+
+        Raises:
+            StateMismatch: the state's keys are not those of this strategy.
+        """
+        expected = {*self.state, "generator"}
+        if state.keys() != expected:
+            raise StateMismatch(
+                f"the state of {type(self).__name__} has {sorted(state)}, expected "
+                f"{sorted(expected)}; it was saved by another strategy or version"
+            )
+        for name in self.state:
+            own = getattr(self, name)
+            if hasattr(own, "load_state_dict"):
+                own.load_state_dict(state[name])
+            else:
+                setattr(self, name, _copied(state[name], self.device))
+        self.generator.set_state(state["generator"].cpu())
+
+
+def acts_at(strategy: Strategy, moment: str) -> bool:
+    """Tell whether a strategy does anything at a moment, so that the others cost nothing.
+
+    Example:
+        >>> acts_at(Strategy(), "extend")
+        False
+    """
+    return getattr(type(strategy), moment) is not getattr(Strategy, moment)
+
+
+def _copied(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to(device, copy=True)
+    if isinstance(value, dict):
+        return {name: _copied(part, device) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(part, device) for part in value)
+    return value

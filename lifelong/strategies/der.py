@@ -1,0 +1,131 @@
+"""DER and DER++: replay rows together with what the model once answered to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.learner import Learner
+from lifelong.core.loss import reduce
+from lifelong.strategies.quadratic import checked_strength
+from lifelong.strategies.replay import Replay
+
+
+class DER(Replay):
+    """Keep the model's answers to replayed rows close to those it gave when they were new.
+
+    loss = row losses of the new rows + strength * mean of (output - stored output)**2
+    Buzzega et al. 2020, arXiv:2004.07211 (dark experience replay; strength is alpha).
+
+    Outputs that the model did not have yet when a row was stored are not compared.
+
+    Args:
+        capacity: how many rows the memory holds.
+        strength: alpha in the paper.
+        **settings: as in `Replay`.
+
+    Example:
+        >>> DER(capacity=200, strength=0.5).strength
+        0.5
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("memory", "width")
+
+    def __init__(self, capacity: int = 500, *, strength: float = 0.5, **settings: Any) -> None:
+        super().__init__(capacity, **settings)
+        self.strength = checked_strength(strength)
+        self.width = 0
+        """How many outputs are stored of each row."""
+        self._logits: tuple[slice, Tensor] | None = None
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Append rows whose labels do not count (weight 0), and remember their stored outputs."""
+        self._logits = None
+        drawn = self.draw(learner, batch)
+        if not drawn:
+            return batch
+        batch, rows = appended(batch, drawn)
+        self._logits = rows, drawn["logits"]
+        return batch
+
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
+        """Squared distance between the outputs now and then."""
+        del learner, batch
+        if self._logits is None:
+            return 0.0
+        rows, then = self._logits
+        now = output[rows, : then.shape[1]].float()
+        then = torch.where(then.isnan(), now.detach(), then)
+        return self.strength * F.mse_loss(now, then)
+
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Offer the new rows with the outputs they have just had."""
+        del learner
+        logits: Tensor = output[: batch.new].float()
+        width = logits.shape[1]
+        if width > self.width:
+            # The head has grown: what rows in the memory had no answer to is NaN.
+            self.memory.widen("logits", width, float("nan"))
+            self.width = width
+        self.keep(batch, {"logits": logits})
+
+
+class DERpp(DER):
+    """DER, and the labels of replayed rows too.
+
+    loss = DER's + label_strength * mean row loss of other rows from the memory
+    Buzzega et al. 2020, arXiv:2004.07211 (DER++; label_strength is beta).
+
+    Args:
+        capacity: how many rows the memory holds.
+        strength: alpha in the paper.
+        label_strength: beta in the paper.
+        **settings: as in `Replay`.
+
+    Example:
+        >>> DERpp(capacity=200, strength=0.2, label_strength=1.0).label_strength
+        1.0
+    """
+
+    def __init__(
+        self,
+        capacity: int = 500,
+        *,
+        strength: float = 0.5,
+        label_strength: float = 0.5,
+        **settings: Any,
+    ) -> None:
+        super().__init__(capacity, strength=strength, **settings)
+        self.label_strength = checked_strength(label_strength)
+        self._labelled: slice | None = None
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Append one draw for its outputs and another for its labels."""
+        batch = super().extend(learner, batch)
+        self._labelled = None
+        drawn = self.draw(learner, batch)
+        if drawn:
+            batch, self._labelled = appended(batch, drawn)
+        return batch
+
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
+        """DER's distance, and the loss of the second draw."""
+        distance = super().penalty(learner, batch, output)
+        if self._labelled is None:
+            return distance
+        rows = self._labelled
+        labelled = replace(batch.rows(rows), weight=None)
+        losses = learner.loss(output[rows], labelled)
+        return distance + self.label_strength * reduce(losses, labelled)
+
+
+def appended(batch: Batch, drawn: dict[str, Tensor]) -> tuple[Batch, slice]:
+    """Append rows with weight 0; say where they are."""
+    drawn = {**drawn, "weight": torch.zeros(len(drawn["y"]), device=drawn["y"].device)}
+    longer = batch.extended(batch_of_columns(drawn))
+    return longer, slice(len(batch), len(longer))

@@ -1,0 +1,45 @@
+"""MAS: memory aware synapses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from lifelong.core.batch import Batch
+from lifelong.core.importance import output_sensitivity
+from lifelong.core.learner import Learner
+from lifelong.strategies.quadratic import Quadratic
+
+
+class MAS(Quadratic):
+    """Pull each weight back by how much the length of the model's output answers to it.
+
+    omega_k = sum over tasks of the mean over rows of |d ||f(x)||**2 / d w_k|
+    penalty = strength * sum_k omega_k * (w_k - anchor_k)**2
+    Aljundi et al. 2018, arXiv:1711.09601.
+
+    Labels are not used, so rows without labels will do. The magnitude is taken for each row, as
+    the paper's equation has it, not of a batch's mean gradient as many implementations do.
+
+    Args:
+        strength: lambda in the paper.
+        batches: measure on this many batches; None for all of the task.
+
+    Raises:
+        ValueError: a negative strength.
+
+    Example:
+        >>> MAS(strength=1.0).importance
+        {}
+    """
+
+    def __init__(self, strength: float = 1.0, *, batches: int | None = None) -> None:
+        # The paper's penalty has no factor of one half.
+        super().__init__(2 * strength)
+        if batches is not None and batches < 1:
+            raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
+        self.batches = batches
+
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Measure the sensitivity of the outputs on the task's rows and add it."""
+        self.add(learner, output_sensitivity(learner.model, islice(data, self.batches)))

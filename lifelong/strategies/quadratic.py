@@ -1,0 +1,85 @@
+"""The pull that EWC, SI, MAS and L2 share: each weight is held at an anchor by a spring."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lifelong.core.learner import Learner
+from lifelong.core.strategy import Strategy
+
+
+class Quadratic(Strategy):
+    """Hold weights by a quadratic penalty whose gradient is added in closed form.
+
+    penalty = (strength / 2) * sum_k importance_k * (w_k - anchor_k)**2
+    gradient_k += strength * importance_k * (w_k - anchor_k)
+
+    The gradient is added in `project` and never passes through autograd. Weights that the current
+    loss does not reach (no gradient, so the optimizer leaves them alone) are not pulled.
+
+    Args:
+        strength: 0 or more.
+
+    Attributes:
+        importance: by parameter name, a tensor of its shape.
+        anchor: by parameter name, where the weight is held.
+
+    Raises:
+        ValueError: the strength is negative or not finite.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("importance", "anchor")
+
+    def __init__(self, strength: float) -> None:
+        self.strength = checked_strength(strength)
+        self.importance: dict[str, Tensor] = {}
+        self.anchor: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def project(self, learner: Learner) -> None:
+        """Add the gradient of the penalty."""
+        held, gradients = self.held(learner)
+        if held:
+            moved, importance = self.stretched(learner, held)
+            torch._foreach_addcmul_(gradients, moved, importance, value=self.strength)
+
+    def held(self, learner: Learner) -> tuple[list[str], list[Tensor]]:
+        """Names of the weights that are held and have a gradient, and those gradients."""
+        gradients = {
+            name: parameter.grad
+            for name, parameter in learner.parameters.items()
+            if parameter.grad is not None and name in self.importance
+        }
+        return list(gradients), list(gradients.values())
+
+    def stretched(self, learner: Learner, names: list[str]) -> tuple[list[Tensor], list[Tensor]]:
+        """How far each of these weights is from its anchor, and its importance."""
+        weights: list[Tensor] = [learner.parameters[name] for name in names]
+        anchors = [self.anchor[name] for name in names]
+        return list(torch._foreach_sub(weights, anchors)), [self.importance[name] for name in names]
+
+    def add(self, learner: Learner, importance: dict[str, Tensor]) -> None:
+        """Add importance to what is held already, and hold everything where it is now."""
+        for name, value in importance.items():
+            held = self.importance.get(name)
+            self.importance[name] = value if held is None else held + value
+            self.anchor[name] = learner.parameters[name].detach().clone()
+
+
+def checked_strength(strength: float) -> float:
+    """Give the strength back if it is a finite number of 0 or more.
+
+    Example:
+        >>> checked_strength(-1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: strength is -1.0; it must be a finite number, 0 or more (0 switches it off)
+    """
+    if not 0 <= strength < float("inf"):
+        raise ValueError(
+            f"strength is {strength}; it must be a finite number, 0 or more (0 switches it off)"
+        )
+    return float(strength)

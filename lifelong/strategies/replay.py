@@ -1,0 +1,86 @@
+"""Experience replay (ER): learn new rows together with rows kept from the past."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.learner import Learner
+from lifelong.core.strategy import Strategy
+from lifelong.memory import Memory
+
+
+class Replay(Strategy):
+    """Append rows drawn from a memory to every batch, and offer the new rows to the memory.
+
+    loss = mean over the new and the replayed rows together of the row loss
+    Chaudhry et al. 2019, arXiv:1902.10486 (experience replay with a reservoir); Vitter 1985.
+
+    Args:
+        capacity: how many rows the memory holds.
+        rows: how many to replay with each batch; None for as many as are new.
+        policy: which rows stay: "reservoir" (a uniform sample of all that came), "ring" (the
+            latest of each group) or "balanced" (a uniform sample of each group).
+        by: the groups of the ring and balanced policies: "class" (y) or "task".
+        device: where the memory lies, for instance "cuda".
+        path: a folder, to hold the memory in files on disk instead.
+
+    Raises:
+        ValueError: the capacity or the number of rows is not positive.
+        UnknownName: there is no such policy.
+
+    Example:
+        >>> len(Replay(capacity=500).memory)
+        0
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("memory",)
+
+    def __init__(
+        self,
+        capacity: int = 500,
+        *,
+        rows: int | None = None,
+        policy: str = "reservoir",
+        by: Literal["class", "task"] = "class",
+        device: str | torch.device = "cpu",
+        path: str | Path | None = None,
+    ) -> None:
+        if rows is not None and rows < 1:
+            raise ValueError(f"rows is {rows}; it must be 1 or more, or None for as many as new")
+        if by not in ("class", "task"):
+            raise ValueError(f"by is {by!r}; choose 'class' or 'task'")
+        self.rows = rows
+        self.by = by
+        self.memory = Memory(capacity, policy, device=device, path=path)
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Append rows from the memory."""
+        drawn = self.draw(learner, batch)
+        return batch.extended(batch_of_columns(drawn)) if drawn else batch
+
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Offer the new rows to the memory."""
+        del learner, output
+        self.keep(batch, {})
+
+    def forget(self, keys: Tensor) -> None:
+        """Erase the rows with these ids from the memory."""
+        self.memory.forget(keys)
+
+    def draw(self, learner: Learner, batch: Batch) -> dict[str, Tensor]:
+        """Draw the columns of as many rows as one batch replays, to the learner's device."""
+        if len(self.memory) == 0:
+            return {}
+        drawn = self.memory.draw(self.rows or batch.new, self.generator)
+        return {name: column.to(learner.device) for name, column in drawn.items()}
+
+    def keep(self, batch: Batch, more: dict[str, Tensor]) -> None:
+        """Offer the new rows of a batch, with more columns, to the memory."""
+        own = {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}
+        group = own["y" if self.by == "class" else "task"]
+        self.memory.add({**own, **more}, group, self.generator)

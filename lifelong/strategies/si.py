@@ -1,0 +1,99 @@
+"""SI: synaptic intelligence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lifelong.core.batch import Batch
+from lifelong.core.learner import Learner
+from lifelong.strategies.quadratic import Quadratic
+
+
+class SI(Quadratic):
+    """Pull each weight back in proportion to how much moving it reduced past losses.
+
+    path_k  = - sum over the task's steps of gradient_k * step_k
+    omega_k = sum over past tasks of max(path_k, 0) / (delta_k**2 + damping)
+    penalty = strength * sum_k omega_k * (w_k - anchor_k)**2
+    Zenke, Poole & Ganguli 2017, arXiv:1703.04200.
+
+    `gradient` is that of the loss alone, without pulls of this or any later strategy. A weight
+    whose movement raised the loss (a negative path, from momentum or noise) gets no importance,
+    as in the authors' code, where the paper's equation would push it away.
+
+    Args:
+        strength: c in the paper.
+        damping: xi in the paper.
+
+    Raises:
+        ValueError: a negative strength, or a damping that is not positive.
+
+    Example:
+        >>> SI(strength=0.1).damping
+        0.1
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("importance", "anchor", "path", "start", "latest")
+
+    def __init__(self, strength: float = 0.1, *, damping: float = 0.1) -> None:
+        # The paper's penalty has no factor of one half.
+        super().__init__(2 * strength)
+        if not damping > 0:
+            raise ValueError(f"damping is {damping}; it must be positive")
+        self.damping = damping
+        self.path: dict[str, Tensor] = {}
+        self.start: dict[str, Tensor] = {}
+        self.latest: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def project(self, learner: Learner) -> None:
+        """Keep the loss's own gradient for `after_step`, and pull in a copy of it."""
+        self._gradients = {}
+        for name, parameter in learner.parameters.items():
+            if parameter.grad is None:
+                continue
+            if name not in self.path:
+                self.path[name] = torch.zeros_like(parameter)
+                self.start[name] = parameter.detach().clone()
+                self.latest[name] = self.start[name].clone()
+            self._gradients[name] = parameter.grad
+        names, gradients = self.held(learner)
+        pulled: dict[str, Tensor | None] = dict.fromkeys(self._gradients)
+        if names:
+            moved, importance = self.stretched(learner, names)
+            sums = torch._foreach_addcmul(gradients, moved, importance, value=self.strength)
+            pulled.update(zip(names, sums, strict=True))
+        for name, gradient in pulled.items():
+            own = self._gradients[name]
+            learner.parameters[name].grad = own.clone() if gradient is None else gradient
+
+    @torch.no_grad()
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Add the step just taken to the path."""
+        del batch, output
+        if not self._gradients:
+            return
+        weights: list[Tensor] = [learner.parameters[name] for name in self._gradients]
+        latest = [self.latest[name] for name in self._gradients]
+        steps = torch._foreach_sub(weights, latest)
+        path = [self.path[name] for name in self._gradients]
+        torch._foreach_addcmul_(path, list(steps), list(self._gradients.values()), value=-1.0)
+        torch._foreach_copy_(latest, weights)
+        self._gradients = {}
+
+    @torch.no_grad()
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Turn the task's path into importance, and start the next path here."""
+        del data
+        learned = {
+            name: path.clamp(min=0)
+            / ((learner.parameters[name] - self.start[name]).square() + self.damping)
+            for name, path in self.path.items()
+        }
+        self.add(learner, learned)
+        self.path, self.start, self.latest = {}, {}, {}
