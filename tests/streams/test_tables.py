@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from lifelong.core.errors import DatasetError
+from lifelong.streams import class_incremental, table
+
+pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+
+COLUMNS = {
+    "row": list(range(20)),
+    "half": [i / 2 for i in range(20)],
+    "flag": [i % 2 == 0 for i in range(20)],
+    "kind": ["cat", "dog"] * 10,
+}
+
+
+def written(path, columns):
+    from pyarrow import csv, parquet
+
+    made = pyarrow.table(columns)
+    if path.suffix == ".parquet":
+        parquet.write_table(made, path)
+    elif path.suffix == ".gz":
+        with pyarrow.CompressedOutputStream(str(path), "gzip") as file:
+            csv.write_csv(made, file)
+    else:
+        csv.write_csv(made, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["pets.csv", "pets.csv.gz", "pets.parquet"])
+def test_reads_each_format(tmp_path, name):
+    data = table(written(tmp_path / name, COLUMNS), "kind", test=0.2)
+    assert data.name == "pets"
+    assert data.class_names == ("cat", "dog")
+    assert data.train_x.dtype == torch.float32
+    assert data.train_x.shape == (16, 3)
+    assert data.test_y.bincount().tolist() == [2, 2]
+    assert data.train_x[:, 0].diff().gt(0).all(), "rows stay in order"
+    for x, y in ((data.train_x, data.train_y), (data.test_x, data.test_y)):
+        assert x[:, 1].equal(x[:, 0] / 2)
+        assert x[:, 2].equal(1 - y.float())
+    assert len(class_incremental(data, 2)) == 2
+
+
+def test_the_last_rows_can_be_the_test(tmp_path):
+    data = table(written(tmp_path / "t.csv", COLUMNS), "kind", features=["row"], split="last")
+    assert data.train_x.flatten().tolist() == list(range(16))
+    assert data.test_x.flatten().tolist() == [16, 17, 18, 19]
+
+
+def test_integer_labels_are_sorted_as_numbers(tmp_path):
+    columns = {"x": [0.0] * 4, "y": [10, 9, 10, 2]}
+    assert table(written(tmp_path / "t.parquet", columns), "y", test=0).class_names == (
+        "2",
+        "9",
+        "10",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "told"),
+    [
+        ({"name": ["x"] * 20}, {}, "column 'name' of .* is string, not numeric, in its 20 rows"),
+        ({"half": [None, None, *[1.0] * 18]}, {}, "'half' .* in 2 of 20 rows"),
+        ({"half": [float("nan"), *[1.0] * 19]}, {}, "'half' .* in 1 of 20 rows"),
+        ({"half": [float("inf"), 1e300, *[1.0] * 18]}, {}, "'half' .* in 2 of 20 rows"),
+        ({"kind": [None, *["cat"] * 19]}, {}, "label 'kind' .* is missing in 1 of 20"),
+        ({"kind": [0.5] * 20}, {}, "its values are no classes"),
+        ({}, {"label": "sort"}, "no column sort; its columns are"),
+        ({}, {"features": ["row", "size"]}, "no column size"),
+        ({}, {"features": []}, "no column of features"),
+    ],
+)
+def test_refuses_what_cannot_be_learned_from(tmp_path, change, arguments, told):
+    path = written(tmp_path / "t.parquet", {**COLUMNS, **change})
+    with pytest.raises(DatasetError, match=told):
+        table(path, **{"label": "kind", **arguments})
+
+
+def test_refuses_damaged_files(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3\n")
+    (tmp_path / "empty.csv").write_text("a,kind\n")
+    (tmp_path / "t.xlsx").write_bytes(b"")
+    for name, told in (
+        ("t.parquet", "cannot be read"),
+        ("t.csv", "cannot be read"),
+        ("none.csv", "cannot be read"),
+        ("empty.csv", "has no rows"),
+        ("t.xlsx", "neither"),
+    ):
+        with pytest.raises(DatasetError, match=told):
+            table(tmp_path / name, "kind")
+    with pytest.raises(ValueError, match="split is 'first'"):
+        table(tmp_path / "t.csv", "kind", split="first")
+    with pytest.raises(ValueError, match="test is 1"):
+        table(tmp_path / "t.csv", "kind", test=1)
