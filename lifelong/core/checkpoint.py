@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+_Entry: TypeAlias = tuple[torch.dtype, list[int], list[int]]
+"""A tensor's element type, its shape, and where its bytes begin and end."""
 
 
 def save(path: str | Path, state: Any) -> None:
@@ -62,10 +65,20 @@ def save(path: str | Path, state: Any) -> None:
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}
-    tree = json.dumps(_encode(state, "", tensors), allow_nan=False, separators=(",", ":"))
+    try:
+        tree = json.dumps(_encode(state, "", tensors), allow_nan=False, separators=(",", ":"))
+    except (RecursionError, ValueError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}; the state is too deep") from error
     # Widest first keeps every tensor aligned without gaps, as readers of this format expect.
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
     header, hash_at = _header(ordered, tree)
+    if len(header) > _MOST_HEADER:
+        raise CheckpointError(
+            f"cannot write {path}: its numbers and strings take {len(header) / 1e6:.0f} MB, of "
+            f"{_MOST_HEADER / 1e6:.0f}; keep them in tensors"
+        )
+    if not path.name:
+        raise CheckpointError(f"cannot write {str(path)!r}: it names no file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -132,33 +145,37 @@ def _write(file: BinaryIO, header: bytes, tensors: dict[str, Tensor]) -> str:
 
 def _read(file: BinaryIO, path: Path) -> Any:
     size = os.fstat(file.fileno()).st_size
-    header, entries = _read_header(file, path, size)
-    metadata = entries.pop("__metadata__")
+    header, metadata, entries = _read_header(file, path, size)
     tensors: dict[str, Tensor] = {}
     digest = hashlib.sha256(header.replace(metadata["sha256"].encode(), _NO_HASH.encode(), 1))
+    room = size - 8 - len(header)
     offset = 0
     for name, entry in entries.items():
-        try:
-            tensor = torch.empty(entry["shape"], dtype=_DTYPES[entry["dtype"]])
-            fits = entry["data_offsets"] == [offset, offset + tensor.nbytes]
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{path} is damaged: tensor {name!r} is ill-described") from error
-        if not fits:
+        dtype, shape, place = entry
+        # In whole numbers, before memory is taken: what a damaged header claims may be anything.
+        end = offset + math.prod(shape) * dtype.itemsize
+        if place != [offset, end] or end > room:
             raise CheckpointError(f"{path} is damaged: tensor {name!r} is not where it should be")
+        tensor = torch.empty(shape, dtype=dtype)
         data = _bytes(tensor)
         if file.readinto(data) != tensor.nbytes:  # type: ignore[attr-defined]
             raise CheckpointError(f"{path} is truncated: tensor {name!r} is cut off")
         digest.update(data)
         tensors[name] = tensor
-        offset += tensor.nbytes
+        offset = end
     if file.read(1):
         raise CheckpointError(f"{path} is damaged: bytes follow its end")
     if digest.hexdigest() != metadata["sha256"]:
         raise CheckpointError(f"{path} was altered after it was written: its SHA-256 differs")
-    return _decode(json.loads(metadata["state"]), tensors)
+    try:
+        return _decode(json.loads(metadata["state"]), tensors)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: its tree cannot be read") from error
 
 
-def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[bytes, dict[str, Any]]:
+def _read_header(
+    file: BinaryIO, path: Path, size: int
+) -> tuple[bytes, dict[str, str], dict[str, _Entry]]:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or not 2 <= length <= _MOST_HEADER:
         raise CheckpointError(f"{path} is not a checkpoint of this library ({size} bytes)")
@@ -166,32 +183,51 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[bytes, dict[str
         raise CheckpointError(f"{path} is truncated within its header, or not a checkpoint")
     header = file.read(length)
     try:
-        entries = json.loads(header)
-        metadata = entries["__metadata__"]
+        parts = json.loads(header)
+        metadata = parts.pop("__metadata__")
         schema = int(metadata["schema"])
-        known = metadata["format"] == FORMAT and len(metadata["sha256"]) == 64
-    except (ValueError, KeyError, TypeError) as error:
+        known = metadata["format"] == FORMAT and _is_hash(metadata["sha256"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of this library, or damaged") from error
     if not known:
-        raise CheckpointError(f"{path} is not a checkpoint of this library")
+        raise CheckpointError(f"{path} is not a checkpoint of this library, or damaged")
     if schema != SCHEMA:
         age = "newer" if schema > SCHEMA else "older"
         raise CheckpointError(
             f"{path} has the {age} schema {schema}; this version of lifelong reads {SCHEMA}; "
             "load it with the version that wrote it"
         )
-    end = max(
-        (entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"), default=0
-    )
+    entries = {name: _entry(part, f"{path} is damaged: {name!r}") for name, part in parts.items()}
+    end = max((place[1] for _, _, place in entries.values()), default=0)
     if size < 8 + length + end:
         raise CheckpointError(f"{path} is truncated: {size} of {8 + length + end} bytes")
-    return header, entries
+    return header, metadata, entries
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _entry(part: Any, complaint: str) -> _Entry:
+    try:
+        dtype, shape, place = _DTYPES[part["dtype"]], part["shape"], part["data_offsets"]
+        whole = len(place) == 2 and all(type(n) is int and n >= 0 for n in (*shape, *place))
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{complaint} is ill-described") from error
+    if not whole:
+        raise CheckpointError(f"{complaint} is ill-described")
+    return dtype, shape, place
 
 
 def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        if value.dtype not in _NAMES or value.layout != torch.strided:
-            raise CheckpointError(f"{name}: a tensor of {value.dtype} cannot be saved")
+        if value.dtype not in _NAMES or value.layout != torch.strided or value.is_meta:
+            raise CheckpointError(
+                f"{name}: a tensor of {value.dtype}, {value.layout}, on {value.device} cannot be "
+                "saved"
+            )
+        while name in tensors:  # {"a/b": ...} beside {"a": {"b": ...}}, or 1 beside "1"
+            name += "'"
         tensors[name] = value
         return {"$tensor": name}
     if value is None or isinstance(value, bool | str | int):

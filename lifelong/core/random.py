@@ -56,10 +56,12 @@ class RandomState:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Draw from the learner's sequence without advancing it."""
-        own = self._own
         with self:
-            yield
-        self._own = own
+            before = self._defaults()
+            try:
+                yield
+            finally:
+                self._set_defaults(before)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The generators' states, by device type."""
