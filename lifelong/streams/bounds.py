@@ -13,7 +13,7 @@ def joint(stream: Stream, *, epochs: int | None = None, iterations: int | None =
     """Make all tasks one: the usual upper bound.
 
     Rows keep their task ids, and `tests` stay those of the original tasks, so that a learner
-    is measured as on the original stream. By default a row is seen as often (`epochs`), or the
+    is measured as on the original stream. The one task has an id of its own. By default a row is seen as often (`epochs`), or the
     learner takes as many steps (`iterations` times the number of tasks), as on the original.
 
     Args:
@@ -33,7 +33,7 @@ def joint(stream: Stream, *, epochs: int | None = None, iterations: int | None =
         iterations = schedule.iterations * len(stream)
     valid = [task.valid for task in stream.tasks if task.valid is not None]
     task = Task(
-        id=0,
+        id=max(task.id for task in stream.tasks) + 1,
         classes=tuple(sorted({c for task in stream.tasks for c in task.classes})),
         name="all tasks",
         train=Rows.concatenate([task.train for task in stream.tasks]),
@@ -48,8 +48,8 @@ def cumulative(
 ) -> Stream:
     """Let task i train on the rows of tasks 0 to i: a learner that may keep all it was given.
 
-    Classes accumulate as the rows do; test and validation rows stay those of the task. The
-    rows are held once, however many tasks there are.
+    Only the training rows accumulate; classes, test and validation rows stay those of the task,
+    so that heads grow as on the original. The rows are held once, however many tasks there are.
 
     Args:
         stream: the original; it is left as it is.
@@ -64,13 +64,11 @@ def cumulative(
     """
     together = Rows.concatenate([task.train for task in stream.tasks])
     tasks: list[Task] = []
-    classes: set[int] = set()
     end = 0
     for task in stream.tasks:
         end += len(task.train)
-        classes |= set(task.classes)
         train = together.subset(slice(0, end))
-        tasks.append(replace(task, train=train, classes=tuple(sorted(classes))))
+        tasks.append(replace(task, train=train))
     return _like(stream, tasks, _lasting(stream.schedule, epochs, iterations), "cumulative")
 
 

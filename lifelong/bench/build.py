@@ -1,0 +1,137 @@
+"""Build what a run needs, its stream and its learner, from its settled configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from lifelong.bench import recipes
+from lifelong.core.growth import grow
+from lifelong.core.learner import Learner
+from lifelong.core.task import TaskSpec
+from lifelong.nets import (
+    MLP,
+    Augment,
+    Classifier,
+    GrowingHead,
+    MultiHead,
+    Pixels,
+    ResNet18,
+    SmallCNN,
+    TaskClassifier,
+)
+from lifelong.streams import (
+    Labelled,
+    Stream,
+    blurry,
+    class_incremental,
+    cumulative,
+    domain_incremental,
+    joint,
+    load,
+    permuted,
+    rotated,
+    task_incremental,
+)
+
+Config = Mapping[str, Any]
+"""What `lifelong.bench.suites.resolve` returns, with a seed."""
+
+_data = cache(load)
+
+
+def stream_of(config: Config) -> Stream:
+    """Cut the data into the tasks of a run; a bound gets all rows that it may train on.
+
+    Raises:
+        DatasetError: the data cannot be had.
+        ValueError: it cannot be cut so.
+    """
+    stream = _cut(_data(config["data"]), config)
+    kind = recipes.bound(config["strategy"])
+    if kind is None:
+        return stream
+    return joint(stream) if kind == "joint" else cumulative(stream)
+
+
+def task_names(config: Config) -> list[str]:
+    """Name the tasks that a run is measured on."""
+    return [task.name for task in _cut(_data(config["data"]), config).tasks]
+
+
+def learner_of(config: Config, stream: Stream) -> Learner:
+    """Make the learner of a run; its weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        model = _model(config, stream)
+        if recipes.bound(config["strategy"]) == "joint":
+            # All tasks come at once, so the outputs of each are there from the start.
+            for task in _cut(_data(config["data"]), config).tasks:
+                grow(model, TaskSpec(task.id, task.classes))
+    options = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
+    optimizer = (
+        torch.optim.Adam(model.parameters(), fused=True, **options)
+        if config["optimizer"] == "adam"
+        else torch.optim.SGD(model.parameters(), momentum=config["momentum"], **options)
+    )
+    strategies = recipes.make(config["strategy"], config["settings"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Learner(model, optimizer, strategies, seed=config["seed"], device=device)
+
+
+def _cut(data: Labelled, config: Config) -> Stream:
+    shared = {
+        name: config[name] for name in ("tasks", "seed", "validation", "limit", "batch", "epochs")
+    }
+    shared["iterations"] = config["iterations"]
+    if config["iterations"] is not None:
+        shared["epochs"] = 1
+    scenario = config["scenario"]
+    if scenario == "permuted":
+        return permuted(data, **shared)
+    if scenario == "rotated":
+        return rotated(data, **shared)
+    shared["class_order"] = config["class_order"]
+    if scenario == "blurry":
+        return blurry(data, mixing=config["mixing"], **shared)
+    if scenario == "task-incremental":
+        return task_incremental(data, **shared)
+    if scenario == "domain-incremental":
+        return domain_incremental(data, **shared)
+    return class_incremental(data, **shared)
+
+
+def _model(config: Config, stream: Stream) -> nn.Module:
+    x = stream.tasks[0].train.x
+    assert isinstance(x, torch.Tensor)
+    channels, size = x.shape[1], x.shape[-1]
+    backbone: MLP | SmallCNN | ResNet18
+    if config["model"] == "mlp":
+        backbone = MLP(x[0].numel(), (config["width"], config["width"]))
+    elif config["model"] == "cnn":
+        backbone = SmallCNN(channels, size, hidden=config["width"])
+    else:
+        backbone = ResNet18(channels, config["width"])
+    front: nn.Module = Pixels(scale=config["scale"])
+    if config["augment"]:
+        front = nn.Sequential(Augment(), front)
+    if config["head"] == "multi":
+        return _initialised(TaskClassifier(backbone, MultiHead(backbone.features), front), config)
+    head: nn.Module = GrowingHead(backbone.features)
+    if config["head"] == "fixed":
+        outputs = 1 + max(int(task.train.y.max()) for task in stream.tasks)
+        head = nn.Linear(backbone.features, outputs)
+    return _initialised(Classifier(backbone, head, front), config)
+
+
+def _initialised(model: nn.Module, config: Config) -> nn.Module:
+    if config["init"] == "xavier":
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+    return model

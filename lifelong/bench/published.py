@@ -1,0 +1,94 @@
+"""Ours beside the published number, and whether that counts as reproduced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from lifelong.bench.statistics import DASH, MINUS, format_interval
+from lifelong.metrics.confidence import Interval, interval
+
+
+class Comparison(TypedDict):
+    """A cell of a published table and our runs of it, in the paper's unit.
+
+    `reproduced` is None where nothing was published to compare with.
+    """
+
+    method: str
+    scenario: str
+    published_mean: float | None
+    published_sem: float | None
+    ours: Interval
+    difference: float | None
+    reproduced: bool | None
+
+
+def compare(
+    method: str,
+    scenario: str,
+    ours: Sequence[float],
+    published_mean: float | None,
+    published_sem: float | None = None,
+) -> Comparison:
+    """Compare our runs with a published mean: reproduced if ours >= mean - 2 sem.
+
+    A better number counts. Without a published standard error ours must reach the mean.
+
+    >>> cell = compare("SI", "task", [99.0, 99.2], 99.14, 0.11)
+    >>> round(cell["difference"], 2), cell["reproduced"]
+    (-0.04, True)
+    """
+    if published_sem is not None and not published_sem >= 0:
+        raise ValueError(f"published_sem is {published_sem!r}; a standard error is 0 or more")
+    found = interval(ours)
+    difference = reproduced = None
+    if published_mean is not None:
+        difference = found.mean - published_mean
+        reproduced = difference >= -2 * (published_sem or 0.0)
+    return Comparison(
+        method=method,
+        scenario=scenario,
+        published_mean=published_mean,
+        published_sem=published_sem,
+        ours=found,
+        difference=difference,
+        reproduced=reproduced,
+    )
+
+
+def markdown_table(rows: Sequence[Comparison]) -> str:
+    """Return comparisons as a Markdown table.
+
+    >>> print(markdown_table([compare("SI", "task", [99.0, 99.2], 99.14, 0.11)]))
+    | method | scenario | published ± sem | ours ± 95 % | difference | reproduced |
+    |---|---|--:|--:|--:|:-:|
+    | SI | task | 99.14 ± 0.11 | 99.10 ± 1.27 | −0.04 | yes |
+    <BLANKLINE>
+    """
+    lines = [
+        "| method | scenario | published ± sem | ours ± 95 % | difference | reproduced |",
+        "|---|---|--:|--:|--:|:-:|",
+    ]
+    for row in rows:
+        cells = (
+            _cell(row["method"]),
+            _cell(row["scenario"]),
+            _published(row["published_mean"], row["published_sem"]),
+            format_interval(row["ours"], digits=2),
+            DASH if row["difference"] is None else f"{row['difference']:+.2f}".replace("-", MINUS),
+            {True: "yes", False: "no", None: DASH}[row["reproduced"]],
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _published(mean: float | None, sem: float | None) -> str:
+    if mean is None:
+        return DASH
+    return f"{mean:.2f}" if sem is None else f"{mean:.2f} ± {sem:.2f}"
+
+
+def _cell(text: str) -> str:
+    """Keep a name from ending its cell or its row."""
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

@@ -1,0 +1,187 @@
+"""The command line: thin commands over what the library does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lifelong.core.errors import LifelongError, UnknownName
+
+DEMO = ("fine-tune", "ewc", "replay", "der++", "joint")
+LISTS = ("suites", "strategies", "datasets", "policies", "tables")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code: 0, 1 for an error, 2 for wrong use, 130 for ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    options.command = shlex.join(["lifelong", *given])
+    try:
+        code: int = options.act(options)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except (LifelongError, ValueError) as error:
+        print(f"lifelong: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lifelong", description="Models that go on learning and keep what they knew."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="learn digits in 5 tasks, with a report; a minute")
+    demo.set_defaults(
+        act=_run, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True
+    )
+    run = commands.add_parser("run", help="run strategies on a suite and write a report")
+    run.set_defaults(act=_run, demo=False)
+    run.add_argument("suite", metavar="SUITE", help="see `lifelong list suites`")
+    run.add_argument(
+        "--strategy", nargs="+", metavar="NAME", default=list(DEMO),
+        help="one or more, or several joined by + (default: %(default)s)",
+    )  # fmt: skip
+    run.add_argument("--seeds", type=_seeds, default=[0], help="such as 0,1,2 (default: 0)")
+    run.add_argument(
+        "--set", nargs="+", metavar="KEY=VALUE", default=[], action="extend",
+        help="settings of the suite (lr=0.1) or of a strategy (ewc.strength=100)",
+    )  # fmt: skip
+    again = commands.add_parser("reproduce", help="run a published table, ours beside it")
+    again.set_defaults(act=_reproduce)
+    again.add_argument("table", nargs="?", metavar="TABLE", help="all tables if left out")
+    again.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4], help="(default: 0,1,2,3,4)")
+    for command in (demo, run, again):
+        command.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/NAME)")
+        command.add_argument(
+            "--workers", type=int, metavar="N", help="processes (default: as many as cores)"
+        )
+    lists = commands.add_parser("list", help="what there is to choose from")
+    lists.set_defaults(act=_list)
+    lists.add_argument("what", nargs="?", metavar="|".join(LISTS))
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lifelong.bench.progress import RunProgress
+    from lifelong.bench.report import summary_table, write_report, write_results
+    from lifelong.bench.runner import run_all
+    from lifelong.bench.suites import SUITES, resolve
+
+    started = time.perf_counter()
+    given = dict(_setting(text) for text in options.set)
+    _check_owners(given, options.strategy)
+    configs = [
+        {**resolve(options.suite, strategy, given), "seed": seed}
+        for strategy in options.strategy
+        for seed in options.seeds
+    ]
+    out = options.out or Path("runs") / ("demo" if options.demo else options.suite)
+    folders = [out / "jobs" / f"{c['strategy']}-{c['seed']}" for c in configs]
+    with RunProgress(configs) as progress:
+        results = run_all(configs, folders, workers=options.workers, tell=progress.tell)
+    write_results(results, out / "results.json")
+    title = SUITES[options.suite].summary
+    report = write_report(results, out, command=options.command, title=title)
+    from rich.console import Console
+
+    Console().print(summary_table(results, title=title))
+    print(f"{time.perf_counter() - started:.0f} s; the report is {report.resolve()}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from lifelong.bench import reproduce
+    from lifelong.bench.progress import RunProgress
+    from lifelong.bench.runner import run_all
+
+    names = [options.table] if options.table else reproduce.table_names()
+    for name in names:
+        table = reproduce.read_table(name)
+        out = (options.out or Path("runs")) / name
+        configs = reproduce.configs(table, options.seeds)
+        titles = [
+            f"{cell.method}, {cell.scenario}, seed {seed}"
+            for cell in table.cells
+            for seed in options.seeds
+        ]
+        with RunProgress(configs, titles) as progress:
+            folders = reproduce.folders(table, options.seeds, out)
+            results = run_all(configs, folders, workers=options.workers, tell=progress.tell)
+        reproduce.write(table, results, out, options.command)
+        print((out / "table.md").read_text("utf-8"))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from lifelong.bench.recipes import RECIPES
+    from lifelong.bench.reproduce import read_table, table_names
+    from lifelong.bench.suites import SUITES
+    from lifelong.memory import POLICIES
+    from lifelong.streams import DATASETS
+
+    rows: dict[str, list[tuple[str, ...]]] = {
+        "suites": [(name, suite.summary) for name, suite in SUITES.items()],
+        "strategies": [
+            ("name", "family", "stores", "needs", "paper"),
+            *((name, r.family, r.stores, r.needs, r.paper) for name, r in RECIPES.items()),
+        ],
+        "datasets": [(name, data.description) for name, data in DATASETS.items()],
+        "policies": [
+            (name, (policy.__doc__ or "").splitlines()[0]) for name, policy in POLICIES.items()
+        ],
+        "tables": [(name, read_table(name).title) for name in table_names()],
+    }
+    if options.what is not None and options.what not in rows:
+        raise UnknownName("list", options.what, rows)
+    for name in [options.what] if options.what else rows:
+        if options.what is None:
+            print(f"\n{name}")
+        widths = [max(map(len, column)) for column in zip(*rows[name], strict=True)]
+        for row in rows[name]:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            print("  " + "  ".join(cells).rstrip())
+    return 0
+
+
+def _check_owners(given: dict[str, Any], strategies: Sequence[str]) -> None:
+    """Refuse settings of strategies that are not run: they would change nothing."""
+    from lifelong.bench.recipes import parts
+
+    run = {part for name in strategies for part in parts(name)}
+    for key in given:
+        owner = key.rpartition(".")[0]
+        if owner and owner not in run:
+            raise UnknownName("strategy of this run", owner, run)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set {text!r}; write KEY=VALUE, such as lr=0.1 or ewc.strength=100")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; write numbers such as 0,1,2") from None
+    if len(set(seeds)) != len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} names a seed twice")
+    return seeds
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
