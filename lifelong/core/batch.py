@@ -55,7 +55,9 @@ class Batch:
             InvalidBatch: the columns differ in length, there are no rows, or an id is no integer.
         """
         if not isinstance(x, Tensor):
-            x = dict(x)
+            x = dict(_checked_inputs(x))
+        if not isinstance(y, Tensor):
+            raise InvalidBatch(f"y is of {type(y)}; it must be a tensor: torch.as_tensor(y)")
         rows = y.shape[0] if y.ndim else 0
         if isinstance(task, int):
             task = torch.full((rows,), task, device=y.device)
@@ -66,7 +68,10 @@ class Batch:
         return batch
 
     def check(self) -> None:
-        """Raise `InvalidBatch` unless all columns have the same, positive number of rows."""
+        """Raise `InvalidBatch` unless all columns have the same, positive number of rows.
+
+        Ids must be integers, and weights floating-point numbers.
+        """
         lengths = {name: column.shape[0] if column.ndim else 0 for name, column in self.columns()}
         if len(set(lengths.values())) != 1:
             told = ", ".join(f"{name} has {rows}" for name, rows in lengths.items())
@@ -83,6 +88,12 @@ class Batch:
                     f"{name} is {column.dtype} of shape {tuple(column.shape)}; "
                     "it must be int64 of shape (rows,)"
                 )
+        weight = self.weight
+        if weight is not None and (weight.ndim != 1 or not weight.is_floating_point()):
+            raise InvalidBatch(
+                f"weight is {weight.dtype} of shape {tuple(weight.shape)}; "
+                "it must be floating-point of shape (rows,)"
+            )
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -163,6 +174,15 @@ def batch_of_columns(columns: Mapping[str, Tensor]) -> Batch:
         x = {name[2:]: column for name, column in columns.items() if name.startswith("x/")}
     y = columns["y"]
     return Batch(x, y, columns["task"], y.shape[0], columns["key"], columns.get("weight"))
+
+
+def _checked_inputs(x: object) -> Mapping[str, Tensor]:
+    if not isinstance(x, Mapping) or not x or not all(isinstance(v, Tensor) for v in x.values()):
+        told = f"a dict of {sorted(x)}" if isinstance(x, Mapping) else f"of {type(x)}"
+        raise InvalidBatch(
+            f"x is {told}; it must be a tensor, or a dict of one or more: torch.as_tensor(x)"
+        )
+    return x
 
 
 def _weights(batch: Batch) -> Tensor:

@@ -49,12 +49,20 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
         )
 
 
-def grow(model: nn.Module, task: TaskSpec) -> list[nn.Parameter]:
-    """Let every growing module of the model grow for a task; return the new parameters."""
+def grow(
+    model: nn.Module, task: TaskSpec, optimizer: Optimizer | None = None
+) -> list[nn.Parameter]:
+    """Let every growing module of the model grow for a task; return the new parameters.
+
+    The optimizer adopts them module by module, so that none is lost if a later module refuses.
+    """
     new: dict[int, nn.Parameter] = {}
     for module in list(model.modules()):
         if isinstance(module, Growing):
-            new |= {id(p): p for p in module.grow(task)}
+            parameters = module.grow(task)
+            new |= {id(p): p for p in parameters}
+            if optimizer is not None:
+                adopt(optimizer, parameters)
     return list(new.values())
 
 

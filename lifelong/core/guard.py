@@ -70,6 +70,9 @@ class Guard:
             learner.parameters.values(), self._gradients or (), strict=False
         ):
             parameter.grad = gradient
+        if learner._scaler is not None:
+            # What it notes between unscaling and the step would make it refuse the next batch.
+            learner._scaler._per_optimizer_states.clear()
 
     def watch_loss(self, loss: Tensor, batch: Batch, output: Any) -> None:
         """Look at the loss before the backward pass, or have it sent to the host meanwhile."""
@@ -93,6 +96,11 @@ class Guard:
         """Raise if the gradient is not finite (on the CPU)."""
         if self._flag is not None:
             return
-        gradients = [p.grad for p in self._learner.parameters.values() if p.grad is not None]
-        if gradients and not math.isfinite(sum(n.item() for n in torch._foreach_norm(gradients))):
+        # A sum keeps every NaN and infinity, and is the least that can be read of a gradient.
+        sums = [
+            p.grad.sum(dtype=torch.float32 if p.grad.itemsize < 4 else None).item()
+            for p in self._learner.parameters.values()
+            if p.grad is not None
+        ]
+        if not math.isfinite(sum(sums)):
             raise explain_non_finite(batch, output, self._learner.steps, "the gradient")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -140,7 +141,7 @@ class Learner:
                 f"task {self.current} is still open; call end_task(data) before task {spec.id}"
             )
         with self.random:
-            growth.adopt(self.optimizer, growth.grow(self.model, spec))
+            growth.grow(self.model, spec, self.optimizer)
         self.tasks.append(spec)
         self.current = spec.id
         self.grown()
@@ -172,9 +173,10 @@ class Learner:
             self.batches += 1
             if self.batches % self.accumulate == 0:
                 self._step(batch, output)
-        output = output.detach() if isinstance(output, Tensor) else output
-        for strategy in self._watching:
-            strategy.after_step(self, batch, output)
+        if self._watching:
+            output = _detached(output)
+            for strategy in self._watching:
+                strategy.after_step(self, batch, output)
         return loss.detach()
 
     def end_task(self, data: Iterable[Batch] | HasData) -> None:
@@ -185,6 +187,7 @@ class Learner:
 
         Raises:
             EmptyTask: there is not one batch in it; the task stays open.
+            ValueError: no task is open, or the data can be iterated over only once.
         """
         if self.current is None:
             raise ValueError("no task is open; call begin_task(task) first")
@@ -193,7 +196,13 @@ class Learner:
 
     def consolidate(self, data: Iterable[Batch] | HasData) -> None:
         """Let strategies consolidate without a task's end: by a cadence, or when drift says so."""
-        rows = _Moved(data.data if isinstance(data, HasData) else data, self)
+        data = data.data if isinstance(data, HasData) else data
+        if isinstance(data, Iterator):
+            raise ValueError(
+                f"data is a {type(data).__name__}, which can be iterated over only once; "
+                "give a list of batches, or a stream's task"
+            )
+        rows = _Moved(data, self)
         if next(iter(rows), None) is None:
             raise EmptyTask("a task without rows; give end_task the batches it learned from")
         with self.random:
@@ -344,6 +353,16 @@ class _Moved:
             yield self.learner._received(batch)
 
 
+def _detached(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.detach()
+    if isinstance(output, dict):
+        return {name: _detached(part) for name, part in output.items()}
+    if type(output) in (list, tuple):
+        return type(output)(_detached(part) for part in output)
+    return output
+
+
 def _derived(seed: int, purpose: str) -> int:
     digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
@@ -351,6 +370,7 @@ def _derived(seed: int, purpose: str) -> int:
 
 def _resolve(device: str | torch.device | None, model: nn.Module) -> torch.device:
     if device is None:
-        return next(model.parameters()).device
+        tensors = itertools.chain(model.parameters(), model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
     # A tensor made there knows its full name: "cuda" becomes "cuda:0".
     return torch.empty(0, device=device).device

@@ -75,8 +75,13 @@ def row_loss(loss: Callable[..., Tensor]) -> RowLoss:
     """Turn any loss into one of (output, batch) with a value for each row where that is possible.
 
     A callable whose second parameter is named `batch` is taken as it is. Losses of torch, as
-    modules or functions of (output, y), are asked for their rows (`reduction="none"`); any
-    other callable gets (output, batch.y).
+    modules or functions of (output, y), are asked for their rows (`reduction="none"`), of which
+    the learner takes the mean; any other callable gets (output, batch.y). A row of several values
+    is their mean, or with reduction="batchmean" their sum. With class weights, the mean is over
+    rows, not over the sum of the weights as in torch.
+
+    Raises:
+        ValueError: a loss with reduction="sum", whose gradient would grow with the batch.
 
     Example:
         >>> batch = Batch.of(torch.zeros(2, 3), torch.ones(2, 3))
@@ -88,13 +93,20 @@ def row_loss(loss: Callable[..., Tensor]) -> RowLoss:
     if isinstance(loss, nn.Module):
         if not hasattr(loss, "reduction"):
             return _as_given(loss, loss.forward)
+        if loss.reduction == "sum":
+            raise ValueError(
+                f'{type(loss).__name__} has reduction="sum"; the learner averages over rows: '
+                'choose reduction="mean" (and scale the learning rate)'
+            )
+        whole = loss.reduction == "batchmean"
         loss = copy.copy(loss)
         setattr(loss, "reduction", "none")  # noqa: B010 - a module's attribute has no static type
     elif getattr(loss, "__module__", "") == "torch.nn.functional":
+        whole = False
         loss = functools.partial(loss, reduction="none")
     else:
         return _as_given(loss, loss)
-    return functools.partial(_torch_rows, loss)
+    return functools.partial(_torch_rows, loss, whole)
 
 
 def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> RowLoss:
@@ -104,18 +116,26 @@ def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> 
     return lambda output, batch: loss(output, batch.y)
 
 
-def _torch_rows(loss: Callable[..., Tensor], output: Tensor, batch: Batch) -> Tensor:
+def _torch_rows(loss: Callable[..., Tensor], whole: bool, output: Tensor, batch: Batch) -> Tensor:
     if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and batch.y.dtype == torch.int64:
         check_labels(output, batch.y)
+    if batch.y.is_floating_point() and batch.y.shape != output.shape:
+        raise InvalidBatch(
+            f"outputs have shape {tuple(output.shape)} and targets {tuple(batch.y.shape)}; torch "
+            "would compare each with several: give the targets the shape of the outputs"
+        )
     rows = loss(output.float(), batch.y)
-    return rows if rows.ndim < 2 else rows.flatten(1).mean(1)
+    if rows.ndim < 2:
+        return rows
+    return rows.flatten(1).sum(1) if whole else rows.flatten(1).mean(1)
 
 
 def reduce(rows: Tensor, batch: Batch) -> Tensor:
     """Average row losses, by the batch's weights where it has them.
 
     Raises:
-        InvalidBatch: rows are weighted but the loss is a scalar.
+        InvalidBatch: rows are weighted but the loss is a scalar, or it is neither a scalar nor
+            one value a row.
 
     Example:
         >>> batch = Batch.of(torch.zeros(2, 1), torch.tensor([0, 0]))
@@ -129,9 +149,14 @@ def reduce(rows: Tensor, batch: Batch) -> Tensor:
                 '(reduction="none")'
             )
         return rows
+    if rows.shape != batch.y.shape[:1]:
+        raise InvalidBatch(
+            f"the loss has shape {tuple(rows.shape)} for {len(batch)} rows; "
+            "it must give one value a row, or a scalar"
+        )
     if batch.weight is None:
         return rows.mean()
-    return torch.dot(rows, batch.weight) / batch.weight.sum()
+    return torch.dot(rows, batch.weight.to(rows.dtype)) / batch.weight.sum()
 
 
 def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:

@@ -42,18 +42,24 @@ def gather(learner: Learner) -> State:
 
 def fill(learner: Learner, state: State) -> None:
     """Check a state in full, then take it over; a refused one changes nothing."""
-    tasks = _check_frame(learner, state)
-    with learner.random.kept():
-        new_shapes = _check_model(learner, state, tasks)
-    _check_optimizer(learner, state["optimizer"], new_shapes)
-    _fill_strategies(learner, state["strategies"])
+    try:
+        tasks = _check_frame(learner, state)
+        with learner.random.kept():
+            new_shapes = _check_model(learner, state, tasks)
+        _check_optimizer(learner, state["optimizer"], new_shapes)
+        _fill_strategies(learner, state["strategies"])
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+        if isinstance(error, StateMismatch):
+            raise
+        raise StateMismatch(f"the state is damaged: {type(error).__name__}: {error}") from error
     with learner.random.kept():
         for task in tasks[len(learner.tasks) :]:
-            growth.adopt(learner.optimizer, growth.grow(learner.model, task))
+            growth.grow(learner.model, task, learner.optimizer)
     learner.tasks = tasks
     learner.grown()
     learner.model.load_state_dict(state["model"])
-    learner.optimizer.load_state_dict(state["optimizer"])
+    # The optimizer would go on in the state's own tensors, and the state could not be used again.
+    learner.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
     if learner.scheduler is not None:
         learner.scheduler.load_state_dict(copy.deepcopy(state["scheduler"]))
     if learner._scaler is not None:
@@ -114,7 +120,29 @@ def _check_frame(learner: Learner, state: State) -> list[TaskSpec]:
             f"this learner has begun tasks {[t.id for t in learner.tasks]}, which the state's "
             f"{[t.id for t in tasks]} do not begin with; load into a new learner"
         )
+    _check_progress(learner, state, tasks)
     return tasks
+
+
+def _check_progress(learner: Learner, state: State, tasks: list[TaskSpec]) -> None:
+    """Check the parts that are filled in last, when there is no way back."""
+    current, counts = state["current"], (state["batches"], state["steps"])
+    if current is not None and current not in [task.id for task in tasks]:
+        raise StateMismatch(f"task {current!r} is open in the state, but was never begun there")
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise StateMismatch(f"the state counts {counts} batches and steps; not whole numbers")
+    for name, own in learner.random.state_dict().items():
+        saved = state["random"].get(name, own)
+        if not isinstance(saved, Tensor) or (saved.dtype, saved.shape) != (own.dtype, own.shape):
+            raise StateMismatch(f"the state of the {name} generator is not one of this version")
+    scheduler, scaler = learner.scheduler, learner._scaler
+    for part, held in (("scheduler", scheduler), ("scaler", scaler)):
+        expected = set() if held is None else set(held.state_dict())
+        found = set(state[part] or {})
+        if found != expected:
+            raise StateMismatch(
+                f"the state of the {part} has {sorted(found)}, expected {sorted(expected)}"
+            )
 
 
 def _check_model(learner: Learner, state: State, tasks: list[TaskSpec]) -> list[torch.Size]:

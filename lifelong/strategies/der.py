@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.learner import Learner
 from lifelong.core.loss import reduce
+from lifelong.nets.heads import MASKED
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.replay import Replay
 
@@ -22,7 +23,7 @@ class DER(Replay):
     loss = row losses of the new rows + strength * mean of (output - stored output)**2
     Buzzega et al. 2020, arXiv:2004.07211 (dark experience replay; strength is alpha).
 
-    Outputs that the model did not have yet when a row was stored are not compared.
+    Outputs that the model did not have yet, or masked, when a row was stored are not compared.
 
     Args:
         capacity: how many rows the memory holds.
@@ -67,6 +68,8 @@ class DER(Replay):
         """Offer the new rows with the outputs they have just had."""
         del learner
         logits: Tensor = output[: batch.new].float()
+        # An answer that a task masks is none: a later task of that id may show it.
+        logits = torch.where(logits > MASKED, logits, float("nan"))
         width = logits.shape[1]
         if width > self.width:
             # The head has grown: what rows in the memory had no answer to is NaN.

@@ -8,7 +8,7 @@ from itertools import islice
 from lifelong.core.batch import Batch
 from lifelong.core.importance import output_sensitivity
 from lifelong.core.learner import Learner
-from lifelong.strategies.quadratic import Quadratic
+from lifelong.strategies.quadratic import Quadratic, checked_strength
 
 
 class MAS(Quadratic):
@@ -35,7 +35,7 @@ class MAS(Quadratic):
 
     def __init__(self, strength: float = 1.0, *, batches: int | None = None) -> None:
         # The paper's penalty has no factor of one half.
-        super().__init__(2 * strength)
+        super().__init__(2 * checked_strength(strength))
         if batches is not None and batches < 1:
             raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
         self.batches = batches

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
-from lifelong.strategies.quadratic import Quadratic
+from lifelong.strategies.quadratic import Quadratic, checked_strength
 
 
 class SI(Quadratic):
@@ -41,7 +41,7 @@ class SI(Quadratic):
 
     def __init__(self, strength: float = 0.1, *, damping: float = 0.1) -> None:
         # The paper's penalty has no factor of one half.
-        super().__init__(2 * strength)
+        super().__init__(2 * checked_strength(strength))
         if not damping > 0:
             raise ValueError(f"damping is {damping}; it must be positive")
         self.damping = damping

@@ -13,8 +13,9 @@ def joint(stream: Stream, *, epochs: int | None = None, iterations: int | None =
     """Make all tasks one: the usual upper bound.
 
     Rows keep their task ids, and `tests` stay those of the original tasks, so that a learner
-    is measured as on the original stream. The one task has an id of its own. By default a row is seen as often (`epochs`), or the
-    learner takes as many steps (`iterations` times the number of tasks), as on the original.
+    is measured as on the original stream. The one task has an id of its own. By default a row is
+    seen as often (`epochs`), or the learner takes as many steps (`iterations` times the number of
+    tasks), as on the original.
 
     Args:
         stream: the original; it is left as it is.

@@ -1,0 +1,130 @@
+"""Time a learner's step against the same step written by hand.
+
+    python benchmarks/overhead.py [--rounds 25] [--steps 40]
+
+An MLP 784-400-400-10 on batches of 128 rows, SGD, one thread. Each figure is a median of ratios
+ours / by hand of rounds that alternate, in the processor time of this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import process_time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import SGD
+
+from lifelong import EWC, L2, MAS, SI, Batch, DERpp, Learner, LwF, Replay, Strategy
+
+ROWS = 128
+ONLINE = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    strategies: Callable[[], list[Strategy]]
+    target: float
+    new: int = ROWS
+    by_hand: int = ROWS
+    """How many rows the step by hand has: as many as the strategies make of the new ones."""
+
+
+CASES = [
+    Case("no strategy", lambda: [], 1.05),
+    Case("L2", lambda: [L2(1e-3)], 1.15),
+    Case("EWC", lambda: [EWC(1.0)], 1.15),
+    Case("MAS", lambda: [MAS(1e-3)], 1.15),
+    Case("SI", lambda: [SI(1e-3)], 1.25),
+    Case("LwF", lambda: [LwF(1.0)], 1.5),
+    Case("Replay, b + b rows", lambda: [Replay(500)], 1.08, by_hand=2 * ROWS),
+    Case("DERpp, b + 2b rows", lambda: [DERpp(500)], 1.10, by_hand=3 * ROWS),
+    Case("online, 10 + 10 rows", lambda: [Replay(500)], 1.5, new=ONLINE, by_hand=2 * ONLINE),
+]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
+    return nn.Sequential(*layers)
+
+
+def data(rows: int) -> Batch:
+    chance = torch.Generator().manual_seed(rows)
+    x = torch.rand(rows, 784, generator=chance)
+    return Batch.of(x, torch.randint(10, (rows,), generator=chance))
+
+
+def step_by_hand(rows: int) -> Callable[[], None]:
+    model, batch = network(), data(rows)
+    optimizer = SGD(model.parameters(), lr=0.05)
+    x, y = batch.x, batch.y
+
+    def step() -> None:
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def step_of_learner(case: Case) -> Callable[[], None]:
+    """Make a learner with one task behind it, so that importance, teacher and memory are there."""
+    model, batch = network(), data(case.new)
+    learner = Learner(model, SGD(model.parameters(), lr=0.05), case.strategies())
+    learner.begin_task(0)
+    for _ in range(1 + 600 // case.new):
+        learner.observe(batch)
+    learner.end_task([batch])
+    learner.begin_task(1)
+
+    def step() -> None:
+        learner.observe(batch)
+
+    return step
+
+
+def seconds(step: Callable[[], None], steps: int) -> float:
+    start = process_time()
+    for _ in range(steps):
+        step()
+    return process_time() - start
+
+
+def measure(case: Case, rounds: int, steps: int) -> tuple[float, float]:
+    """Take the medians of the ratio and of the seconds of a step by hand."""
+    ours, by_hand = step_of_learner(case), step_by_hand(case.by_hand)
+    seconds(ours, 5), seconds(by_hand, 5)
+    ratios, times = [], []
+    for index in range(rounds):
+        if index % 2:
+            mine, theirs = seconds(ours, steps), seconds(by_hand, steps)
+        else:
+            theirs, mine = seconds(by_hand, steps), seconds(ours, steps)
+        ratios.append(mine / theirs)
+        times.append(theirs / steps)
+    return median(ratios), median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=40)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, one thread, {arguments.rounds} rounds of {arguments.steps}")
+    print(f"{'':22}{'by hand, ms':>12}{'ratio':>8}{'target':>8}  met")
+    for case in CASES:
+        ratio, time = measure(case, arguments.rounds, arguments.steps)
+        met = "yes" if ratio <= case.target else "no"
+        print(f"{case.name:22}{time * 1e3:12.2f}{ratio:8.3f}{case.target:8.2f}  {met}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

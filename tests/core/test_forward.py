@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch import nn
+
+from lifelong.core.forward import evaluating, forward, frozen_output, wants_task
+
+
+class Aware(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x, task=None):
+        return x * self.scale + (0 if task is None else task[:, None])
+
+
+class Two(nn.Module):
+    def forward(self, a, b):
+        return a + 10 * b
+
+
+def test_the_task_goes_to_whom_it_is_declared_by():
+    assert wants_task(Aware())
+    assert not wants_task(Two())
+    x = torch.ones(2, 1)
+    assert forward(Aware(), x, torch.tensor([0, 5])).tolist() == [[2.0], [7.0]]
+    assert forward(Aware(), x).tolist() == [[2.0], [2.0]]
+
+
+def test_named_inputs_are_keywords():
+    assert forward(Two(), {"b": torch.ones(1), "a": torch.zeros(1)}).tolist() == [10.0]
+
+
+def test_modes_come_back_module_by_module_even_after_an_error():
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)))
+    net[1][1].eval()
+    modes = [module.training for module in net.modules()]
+
+    def fail():
+        with evaluating(net):
+            assert not any(module.training for module in net.modules())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert [module.training for module in net.modules()] == modes
+    net.eval()
+    with evaluating(net):
+        pass
+    assert not any(module.training for module in net.modules())
+
+
+def test_a_teacher_answers_with_its_own_weights_and_buffers():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout())
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    then = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    x = torch.rand(4, 3)
+    with evaluating(net), torch.no_grad():
+        expected = net(x)
+        for p in net.parameters():
+            p += 1
+        net[1].running_mean += 1
+        now = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert torch.equal(frozen_output(net, then, x, None), expected)
+    assert not frozen_output(net, then, x, None).requires_grad
+    assert net.training
+    assert all(torch.equal(now[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_teacher_gets_tasks_and_named_inputs():
+    weights = {"scale": torch.tensor(3.0)}
+    answer = frozen_output(Aware(), weights, {"x": torch.ones(2, 1)}, torch.tensor([0, 5]))
+    assert answer.tolist() == [[3.0], [8.0]]

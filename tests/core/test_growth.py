@@ -1,0 +1,160 @@
+import pytest
+import torch
+from small_learners import batches, flat, growing, learner, net
+from torch import nn
+from torch.optim import SGD, Adam
+
+from lifelong.core.errors import OptimizerMismatch
+from lifelong.core.growth import adopt, check_optimizer, grow, trainable
+from lifelong.core.learner import Learner
+from lifelong.core.task import TaskSpec
+from lifelong.nets import GrowingHead
+
+
+def test_frozen_and_shared_parameters_are_counted_right():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    model[1].bias.requires_grad_(False)
+    assert list(trainable(model)) == ["0.weight", "0.bias"]
+    check_optimizer(model, SGD(trainable(model).values(), lr=0.1))
+    check_optimizer(model, SGD(model.parameters(), lr=0.1))
+
+
+def test_a_model_with_nothing_to_train_is_refused():
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    with pytest.raises(ValueError, match="ReLU has no trainable parameters; set requires_grad"):
+        Learner(nn.ReLU(), optimizer)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(ValueError, match="Linear has no trainable parameters"):
+        Learner(frozen, SGD(frozen.parameters(), lr=0.1))
+
+
+def test_missing_and_foreign_parameters_are_named():
+    model, other = nn.Linear(2, 3), nn.Linear(4, 5)
+    with pytest.raises(OptimizerMismatch, match=r"misses bias; make it with model\.parameters"):
+        Learner(model, SGD([model.weight], lr=0.1))
+    both = [*model.parameters(), *other.parameters()]
+    with pytest.raises(OptimizerMismatch, match=r"holds 2 parameters of another model.*\(5, 4\)"):
+        Learner(model, SGD(both, lr=0.1))
+    with pytest.raises(OptimizerMismatch, match="misses weight, bias"):
+        Learner(model, SGD(other.parameters(), lr=0.1))
+
+
+OPTIMIZERS = {
+    "momentum": lambda model: SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "adam": lambda model: Adam(model.parameters(), lr=0.01),
+    "fused": lambda model: Adam(model.parameters(), lr=0.01, fused=True),
+    "foreach": lambda model: Adam(model.parameters(), lr=0.01, foreach=True, amsgrad=True),
+    "groups": lambda model: Adam(
+        [
+            {"params": model[0].parameters(), "lr": 0.001},
+            {"params": [*model[1].parameters(), *model[4].parameters()], "lr": 0.01},
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_growth_keeps_every_moment_of_the_old_parameters(name):
+    model = growing()
+    optimizer = OPTIMIZERS[name](model)
+    taught = learner(model, optimizer=optimizer)
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    for batch in batches(5, classes=2):
+        taught.observe(batch)
+    taught.end_task(batches(1, classes=2))
+    old = list(taught.parameters.values())
+    before = [flat(optimizer.state[p]) for p in old]
+    assert all(before)
+    weights = [p.detach().clone() for p in old]
+    taught.begin_task(TaskSpec(1, (2, 3)))
+    assert [flat(optimizer.state[p]) for p in old] == before
+    assert all(torch.equal(p, then) for p, then in zip(old, weights, strict=True))
+    assert {id(p) for p in taught.parameters.values()} == {
+        id(p) for group in optimizer.param_groups for p in group["params"]
+    }
+    new = [p for p in taught.parameters.values() if all(p is not q for q in old)]
+    assert [tuple(p.shape) for p in new] == [(2, 12), (2,)]
+    assert [id(p) for p in optimizer.param_groups[-1]["params"][-2:]] == [id(p) for p in new]
+    start = [p.detach().clone() for p in new]
+    for batch in batches(3):
+        taught.observe(batch)
+    assert all(not torch.equal(p, then) for p, then in zip(new, start, strict=True))
+    assert all(optimizer.state[p] for p in new)
+
+
+def test_opening_the_open_task_changes_nothing_and_another_is_refused():
+    taught = learner(growing())
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    taught.observe(batches(1, classes=2)[0])
+    before = flat(taught.state_dict())
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    taught.begin_task(0)
+    assert flat(taught.state_dict()) == before
+    with pytest.raises(ValueError, match=r"task 0 is still open; call end_task\(data\) before"):
+        taught.begin_task(TaskSpec(1, (2, 3)))
+    assert flat(taught.state_dict()) == before
+
+
+def test_a_head_that_needs_classes_says_so_and_nothing_is_begun():
+    taught = learner(growing())
+    before = flat(taught.state_dict())
+    with pytest.raises(ValueError, match="class"):
+        taught.begin_task(3)
+    assert flat(taught.state_dict()) == before
+    assert taught.tasks == []
+
+
+class Adapter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scales = nn.ParameterDict()
+
+    def grow(self, task):
+        if str(task.id) in self.scales:
+            return []
+        self.scales[str(task.id)] = nn.Parameter(torch.ones(6))
+        return [self.scales[str(task.id)]]
+
+    def forward(self, x):
+        for scale in self.scales.values():
+            x = x * scale
+        return x
+
+
+def test_what_has_grown_before_a_refusal_still_learns_after_a_second_try():
+    model = nn.Sequential(Adapter(), nn.Linear(6, 6), GrowingHead(6))
+    taught = learner(model)
+    with pytest.raises(ValueError, match="class"):
+        taught.begin_task(0)
+    taught.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    taught.observe(batches(1)[0])
+    assert not torch.equal(model[0].scales["0"], torch.ones(6))
+
+
+def test_a_model_that_is_yet_to_grow_its_first_parameter_can_be_taught():
+    head = GrowingHead(6)
+    taught = Learner(head, SGD([{"params": []}], lr=0.1))
+    taught.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    taught.observe(batches(1)[0])
+    assert taught.steps == 1
+
+
+def test_growth_draws_from_the_learners_own_sequence():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one, other = growing(), growing()
+    for model, noise in ((one, 0), (other, 5)):
+        torch.manual_seed(noise)
+        learner(model, seed=4).begin_task(TaskSpec(0, (0, 1)))
+    assert torch.equal(one[4].blocks[0].weight, other[4].blocks[0].weight)
+    torch.set_rng_state(before)
+
+
+def test_adoption_happens_once():
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    adopt(optimizer, list(model.parameters()))
+    check_optimizer(model, optimizer)
+    assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters()))
+    assert grow(model, TaskSpec(0)) == []

@@ -1,0 +1,219 @@
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch
+from lifelong.core.errors import InvalidBatch, LabelOutsideHead, NonFiniteLoss
+from lifelong.core.loss import check_labels, cross_entropy, explain_non_finite, reduce, row_loss
+
+
+def batch(y, x=None):
+    return Batch.of(torch.zeros(len(y), 1) if x is None else x, y)
+
+
+@pytest.fixture
+def chance():
+    return torch.Generator().manual_seed(0)
+
+
+def test_cross_entropy_is_torchs_row_by_row(chance):
+    output = torch.randn(7, 5, generator=chance)
+    y = torch.randint(5, (7,), generator=chance)
+    assert torch.equal(
+        cross_entropy(output, batch(y)), F.cross_entropy(output, y, reduction="none")
+    )
+    by_hand = torch.stack([-row.log_softmax(0)[c] for row, c in zip(output, y, strict=True)])
+    torch.testing.assert_close(cross_entropy(output, batch(y)), by_hand)
+
+
+def test_a_sequence_has_the_mean_of_its_positions(chance):
+    output = torch.randn(3, 5, 4, generator=chance)  # (rows, classes, T)
+    y = torch.randint(5, (3, 4), generator=chance)
+    expected = F.cross_entropy(output, y, reduction="none").mean(1)
+    assert torch.equal(cross_entropy(output, batch(y)), expected)
+    assert torch.equal(row_loss(nn.CrossEntropyLoss())(output, batch(y)), expected)
+
+
+def test_half_precision_is_widened():
+    output = torch.tensor([[300.0, 0.0]], dtype=torch.float16)
+    rows = cross_entropy(output * 200, batch(torch.tensor([1])))
+    assert rows.dtype == torch.float32
+    assert rows.item() == 60_000
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, cross_entropy, nn.CrossEntropyLoss()])
+@pytest.mark.parametrize(
+    ("y", "error", "told"),
+    [
+        (torch.tensor([0, 4]), LabelOutsideHead, "span 0 to 4, but the model has outputs 0 to 3"),
+        (torch.tensor([-1, 2]), LabelOutsideHead, "labels span -1 to 2"),
+        (torch.tensor([-100, 2]), LabelOutsideHead, "grow it: begin_task"),
+    ],
+)
+def test_labels_must_be_outputs(loss, y, error, told):
+    with pytest.raises(error, match=told):
+        row_loss(loss)(torch.zeros(2, 4), batch(y))
+
+
+@pytest.mark.parametrize("y", [torch.zeros(2), torch.zeros(2).int(), torch.zeros(2).bool()])
+def test_labels_must_be_whole_numbers(y):
+    with pytest.raises(InvalidBatch, match=rf"received {y.dtype}; convert with y.long\(\)"):
+        check_labels(torch.zeros(2, 4), y)
+    with pytest.raises(InvalidBatch):
+        cross_entropy(torch.zeros(2, 4), batch(y))
+
+
+WEIGHTS = torch.tensor([1.0, 0.5, 2.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(weight=WEIGHTS),
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        nn.CrossEntropyLoss(weight=WEIGHTS, label_smoothing=0.3),
+        nn.NLLLoss(),
+        nn.MultiMarginLoss(),
+        F.nll_loss,
+    ],
+)
+def test_losses_of_labels_give_their_rows(loss, chance):
+    output = torch.randn(6, 4, generator=chance)
+    y = torch.tensor([0, 1, 2, 3, 0, 1])
+    rows = row_loss(loss)(output, batch(y))
+    alone = [loss.__class__(**settings(loss)) if isinstance(loss, nn.Module) else loss]
+    expected = [one_row(alone[0], output[i : i + 1], y[i : i + 1]) for i in range(6)]
+    torch.testing.assert_close(rows, torch.stack(expected))
+
+
+def settings(loss):
+    kept = {"reduction": "sum"}
+    if isinstance(loss, nn.CrossEntropyLoss):
+        kept |= {"weight": loss.weight, "label_smoothing": loss.label_smoothing}
+    return kept
+
+
+def one_row(loss, output, y):
+    return loss(output, y) if isinstance(loss, nn.Module) else loss(output, y, reduction="sum")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.MSELoss(),
+        nn.L1Loss(),
+        nn.HuberLoss(delta=0.3),
+        nn.SmoothL1Loss(beta=0.2),
+        nn.BCEWithLogitsLoss(),
+        nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 2, 3])),
+        F.mse_loss,
+        F.binary_cross_entropy_with_logits,
+    ],
+)
+@pytest.mark.parametrize("shape", [(5, 3), (5, 2, 3)])
+def test_losses_of_numbers_give_the_mean_of_each_row(loss, shape, chance):
+    output = torch.randn(shape, generator=chance)
+    y = torch.rand(shape, generator=chance)
+    rows = row_loss(loss)(output, batch(y))
+    torch.testing.assert_close(rows, torch.stack([loss(output[i], y[i]) for i in range(5)]))
+    torch.testing.assert_close(reduce(rows, batch(y)), loss(output, y))
+
+
+def test_one_number_a_row_works_too(chance):
+    output, y = torch.randn(5, generator=chance), torch.rand(5, generator=chance)
+    assert torch.equal(row_loss(nn.MSELoss())(output, batch(y)), (output - y) ** 2)
+
+
+def test_the_given_module_is_not_changed():
+    loss = nn.MSELoss()
+    row_loss(loss)
+    assert loss.reduction == "mean"
+
+
+def test_batchmean_sums_within_a_row(chance):
+    output = torch.randn(5, 3, generator=chance).log_softmax(1)
+    y = torch.rand(5, 3, generator=chance).softmax(1)
+    loss = nn.KLDivLoss(reduction="batchmean")
+    torch.testing.assert_close(reduce(row_loss(loss)(output, batch(y)), batch(y)), loss(output, y))
+
+
+def test_sums_over_the_batch_are_refused():
+    with pytest.raises(ValueError, match=r'MSELoss has reduction="sum".*choose reduction="mean"'):
+        row_loss(nn.MSELoss(reduction="sum"))
+
+
+@pytest.mark.parametrize(("outputs", "targets"), [((4, 1), (4,)), ((4,), (4, 1)), ((4, 3), (4, 1))])
+def test_targets_of_another_shape_are_not_broadcast(outputs, targets):
+    with pytest.raises(InvalidBatch, match="give the targets the shape of the outputs"):
+        row_loss(nn.MSELoss())(torch.zeros(outputs), batch(torch.zeros(targets)))
+
+
+def test_own_losses_get_the_batch_or_the_targets():
+    made = batch(torch.tensor([1.0, 2.0]), x=torch.tensor([[3.0], [4.0]]))
+
+    def of_batch(output, batch):
+        return output + batch.x[:, 0]
+
+    class OfBatch(nn.Module):
+        def forward(self, output, batch):
+            return of_batch(output, batch)
+
+    class OfTargets(nn.Module):
+        def forward(self, output, target):
+            return output + target
+
+    output = torch.tensor([10.0, 20.0])
+    assert row_loss(of_batch) is of_batch
+    assert row_loss(of_batch)(output, made).tolist() == [13, 24]
+    assert row_loss(OfBatch())(output, made).tolist() == [13, 24]
+    assert row_loss(OfTargets())(output, made).tolist() == [11, 22]
+    assert row_loss(lambda output, y: output * y)(output, made).tolist() == [10, 40]
+    assert row_loss(partial(F.mse_loss, reduction="mean"))(output, made).item() == 202.5
+
+
+def test_weights_make_a_weighted_mean():
+    made = replace(batch(torch.tensor([0, 0])), weight=torch.tensor([3.0, 1.0]))
+    assert reduce(torch.tensor([1.0, 5.0]), made).item() == 2.0
+    double = replace(made, weight=made.weight.double())
+    assert reduce(torch.tensor([1.0, 5.0]), double).item() == 2.0
+    nothing = replace(made, weight=torch.tensor([1.0, 0.0]))
+    assert reduce(torch.tensor([1.0, 5.0]), nothing).item() == 1.0
+
+
+def test_a_scalar_is_taken_as_it_is_unless_rows_are_weighted():
+    made = batch(torch.tensor([0, 0]))
+    assert reduce(torch.tensor(3.0), made).item() == 3.0
+    with pytest.raises(InvalidBatch, match=r'rows are weighted.*reduction="none"'):
+        reduce(torch.tensor(3.0), replace(made, weight=torch.ones(2)))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (1,)])
+def test_a_loss_must_give_one_value_a_row(shape):
+    with pytest.raises(InvalidBatch, match="for 2 rows; it must give one value a row, or a scalar"):
+        reduce(torch.zeros(shape), batch(torch.tensor([0, 0])))
+
+
+def test_bad_rows_are_named():
+    x = torch.zeros(9, 2)
+    x[[1, 3, 4, 5, 6, 8], 1] = torch.nan
+    error = explain_non_finite(batch(torch.zeros(9), x), None, 4, "the loss")
+    assert isinstance(error, InvalidBatch)
+    assert "x holds NaN or infinity in 6 of 9 rows (1, 3, 4, 5, 6, ...)" in str(error)
+    y = torch.tensor([0.0, torch.inf])
+    assert "y holds NaN or infinity in 1 of 2 rows (1)" in str(
+        explain_non_finite(batch(y), None, 4, "the loss")
+    )
+
+
+def test_divergence_is_told_with_the_step_and_the_way_out():
+    error = explain_non_finite(batch(torch.tensor([0])), torch.zeros(1, 2), 4, "the gradient")
+    assert isinstance(error, NonFiniteLoss)
+    for told in ("the gradient is not finite at step 4", "lower the learning rate", "clip=1.0"):
+        assert told in str(error)
+    outside = explain_non_finite(batch(torch.tensor([2])), torch.zeros(1, 2), 4, "the loss")
+    assert isinstance(outside, LabelOutsideHead)

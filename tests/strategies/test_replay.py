@@ -1,0 +1,114 @@
+import pytest
+import torch
+from strategy_models import Capture, batches_of, learn, learner_of
+from torch.nn import functional as F
+
+from lifelong import Replay
+from lifelong.core.errors import UnknownName
+
+
+def test_the_loss_is_the_mean_over_new_and_replayed_rows():
+    replay, seen = Replay(50), Capture()
+    learner = learner_of([replay, seen])
+    batches = batches_of(6)
+    learner.begin_task(0)
+    learner.observe(batches[0])
+    assert len(seen.batches[-1]) == 6  # the memory was empty
+    for batch in batches[1:]:
+        loss = learner.observe(batch)
+        whole, output = seen.batches[-1], seen.outputs[-1]
+        assert (len(whole), whole.new, whole.weight) == (12, 6, None)
+        rows = [F.cross_entropy(output[i : i + 1], whole.y[i : i + 1]) for i in range(12)]
+        torch.testing.assert_close(loss, sum(rows) / 12)
+
+
+def test_new_rows_come_first_and_replayed_ones_are_rows_of_the_past():
+    replay, seen = Replay(50, rows=4), Capture()
+    learner = learner_of([replay, seen])
+    learner.begin_task(0)
+    batches = batches_of(5)
+    past: dict[int, tuple] = {}
+    for batch in batches:
+        learner.observe(batch)
+        whole = seen.batches[-1]
+        assert torch.equal(whole.x[:6], batch.x)
+        assert torch.equal(whole.key[:6], batch.key)
+        for i in range(6, len(whole)):
+            x, y = past[int(whole.key[i])]
+            assert torch.equal(whole.x[i], x)
+            assert whole.y[i] == y
+        past |= {int(k): (x, y) for k, x, y in zip(batch.key, batch.x, batch.y, strict=True)}
+    assert len(seen.batches[-1]) == 10
+
+
+def test_the_memory_holds_the_new_rows_with_all_their_columns():
+    replay = Replay(100)
+    learner = learner_of(replay)
+    batches = batches_of(4, task=3)
+    learn(learner, 3, batches)
+    held = replay.memory.all()
+    assert held.keys() == {"x", "y", "task", "key"}
+    assert held["key"].tolist() == [int(k) for batch in batches for k in batch.key]
+    assert torch.equal(held["x"], torch.cat([batch.x for batch in batches]))
+    assert held["task"].tolist() == [3] * 24
+
+
+@pytest.mark.parametrize(("by", "column"), [("class", "y"), ("task", "task")])
+@pytest.mark.parametrize("policy", ["ring", "balanced"])
+def test_the_room_is_shared_among_classes_or_tasks(by, column, policy):
+    replay = Replay(12, policy=policy, by=by)
+    learner = learner_of(replay)
+    for task, classes in enumerate(((0, 1, 2, 3), (0, 0, 0, 1, 2, 3), (0, 0, 0, 0, 1, 2, 3))):
+        learn(learner, task, batches_of(6, rows=12, classes=classes, task=task))
+    counts = replay.memory.all()[column].unique(return_counts=True)[1]
+    assert counts.tolist() == ([3] * 4 if by == "class" else [4] * 3)
+
+
+def test_the_ring_holds_the_latest_rows():
+    replay = Replay(9, policy="ring", by="task")
+    learner = learner_of(replay)
+    learn(learner, 0, batches_of(4))
+    assert sorted(replay.memory.all()["key"].tolist()) == list(range(15, 24))
+
+
+def test_a_memory_on_disk_learns_as_one_in_memory_does(tmp_path):
+    losses = []
+    for path in (None, tmp_path / "rows"):
+        learner = learner_of(Replay(10, path=path))
+        losses.append(torch.stack([learner.observe(batch) for batch in batches_of(6)]))
+    assert torch.equal(*losses)
+    assert list((tmp_path / "rows").iterdir())
+
+
+def test_forgotten_rows_are_not_replayed():
+    replay, seen = Replay(100), Capture()
+    learner = learner_of([replay, seen])
+    batches = batches_of(6)
+    for batch in batches[:3]:
+        learner.observe(batch)
+    gone = torch.cat([batch.key[:4] for batch in batches[:3]])
+    learner.forget(gone)
+    assert len(replay.memory) == 6
+    seen.batches.clear()
+    for batch in batches[3:]:
+        learner.observe(batch)
+    assert not any(torch.isin(batch.key, gone).any() for batch in seen.batches)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"capacity": 0}, "capacity 0"),
+        ({"capacity": -5}, "capacity -5"),
+        ({"rows": 0}, "rows is 0"),
+        ({"by": "label"}, "by is 'label'"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(settings, told):
+    with pytest.raises(ValueError, match=told):
+        Replay(**settings)
+
+
+def test_an_unknown_policy_is_refused_with_the_nearest_name():
+    with pytest.raises(UnknownName, match="'reservor'; did you mean 'reservoir'"):
+        Replay(10, policy="reservor")

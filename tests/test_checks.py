@@ -1,0 +1,146 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from broken_strategies import BROKEN, Plain
+
+from lifelong import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay, Strategy
+from lifelong.checks import CHECKS, CheckFailed, check_strategy
+from lifelong.checks.settings import SETTINGS, small_tasks
+from lifelong.checks.states import difference, odd_part, size, trace
+
+STRATEGIES = {
+    "ewc": lambda: EWC(strength=30.0),
+    "ewc online": lambda: EWC(strength=10.0, decay=0.9, fisher="true"),
+    "ewc sampled": lambda: EWC(strength=10.0, fisher="sampled"),
+    "l2": lambda: L2(strength=1.0),
+    "si": lambda: SI(strength=1.0),
+    "mas": lambda: MAS(strength=0.1),
+    "lwf": lambda: LwF(strength=1.0),
+    "replay reservoir": lambda: Replay(capacity=150),
+    "replay ring": lambda: Replay(capacity=150, policy="ring"),
+    "replay balanced": lambda: Replay(capacity=150, policy="balanced", by="task"),
+    "der": lambda: DER(capacity=150),
+    "derpp": lambda: DERpp(capacity=150, policy="balanced"),
+}
+
+TOGETHER = {
+    "ewc + replay + lwf": lambda: [EWC(10.0), Replay(24), LwF()],
+    "si + der": lambda: [SI(), DER(24)],
+    "replay + derpp": lambda: [Replay(24), DERpp(24)],
+    "derpp + replay": lambda: [DERpp(24), Replay(24)],
+    "mas + l2 + replay": lambda: [MAS(0.1), L2(0.1), Replay(24, policy="ring")],
+    "lwf + si + ewc": lambda: [LwF(), SI(), EWC(10.0, decay=0.5)],
+    "der + lwf": lambda: [DER(24), LwF(per_task=True)],
+    "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
+}
+
+
+@pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES.keys())
+def test_a_strategy_keeps_every_promise(make):
+    check_strategy(make)
+
+
+def test_replay_from_disk_keeps_every_promise(tmp_path):
+    made = []
+
+    def make():
+        made.append(Replay(capacity=150, path=tmp_path / str(len(made))))
+        return made[-1]
+
+    check_strategy(make)
+
+
+@pytest.mark.parametrize("make", TOGETHER.values(), ids=TOGETHER.keys())
+@pytest.mark.parametrize("check", ["resumes_bit_for_bit", "undoes_a_failing_step", "forgets_rows"])
+def test_strategies_keep_their_promises_together(make, check):
+    CHECKS[check](make)
+
+
+@pytest.mark.parametrize(("check", "make", "told"), BROKEN)
+def test_a_broken_promise_is_found(check, make, told):
+    with pytest.raises(CheckFailed, match=told) as failed:
+        CHECKS[check](make)
+    assert failed.value.check == check
+    assert str(failed.value).startswith(f"{check} (")
+    assert "; " in str(failed.value)
+
+
+def test_every_check_is_seen_to_fail():
+    assert {check for check, _, _ in BROKEN} == CHECKS.keys()
+
+
+def test_a_strategy_that_does_nothing_passes_but_is_no_remedy():
+    check_strategy(Plain, beats_naive=False)
+
+
+def test_an_error_of_the_strategy_itself_passes_with_a_note():
+    class Bug(Strategy):
+        def penalty(self, learner, batch, output):
+            return output.no_such_thing
+
+    with pytest.raises(AttributeError) as raised:
+        check_strategy(Bug)
+    assert raised.value.__notes__ == ["raised while checking 'resumes_bit_for_bit'"]
+
+
+def test_checks_leave_the_global_random_state_alone():
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    CHECKS["draws_no_global_randomness"](Plain)
+    CHECKS["keeps_to_itself"](Plain)
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_every_check_is_described_and_every_setting_has_its_name():
+    assert all(check.__doc__ for check in CHECKS.values())
+    assert len({setting.name for setting in SETTINGS}) == len(SETTINGS)
+
+
+def test_rows_of_the_small_stream_are_all_different():
+    batches = [batch for task in small_tasks(4) for batch in task.batches]
+    assert torch.cat([batch.key for batch in batches]).unique().numel() == 4 * 4 * 8
+    assert torch.cat([batch.x for batch in batches]).unique(dim=0).shape[0] == 4 * 4 * 8
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "place"),
+    [
+        ({"a": 1}, {"a": 1.0}, "state/a (int, float)"),
+        ({"a": 1}, {"a": 1, "b": 2}, "state (only one of them has b)"),
+        ([1, [2]], [1, [3]], "state/1/0 (2, 3)"),
+        ([1], [1, 2], "state (1 and 2 entries)"),
+        (torch.zeros(2), torch.zeros(2, 1), "state (torch.float32 (2,), torch.float32 (2, 1))"),
+        (torch.tensor([0.0, 1.0]), torch.tensor([-0.0, 1.0]), "state (1 of 2 values)"),
+        (torch.tensor(float("nan")), torch.tensor(float("nan")), None),
+        ({"a": [float("nan"), None]}, {"a": [float("nan"), None]}, None),
+        (torch.zeros(0), torch.zeros(0), None),
+    ],
+)
+def test_difference_names_the_first_place_bit_for_bit(one, other, place):
+    assert difference(one, other) == place
+
+
+def test_odd_parts_are_found_by_exact_type():
+    assert odd_part({"a": [None, True, 1, 2.0, "x", torch.zeros(1), {"b": {3: 4}}]}) is None
+    assert odd_part([1, (2,)]) == "state/1, a tuple"
+    assert odd_part({"a": np.float64(1)}) == "state/a, a float64"
+    assert odd_part({(1, 2): 3}) == "state, a dict with the key (1, 2)"
+
+
+def test_size_counts_every_leaf():
+    assert size({"a": torch.zeros(2, 3), "b": ["xyz", 1, None]}) == 24 + 3 + 8 + 8
+
+
+def test_traces_are_found_in_ids_values_and_hidden_memory():
+    rows, keys = torch.rand(3, 4), torch.tensor([71, 72, 73])
+    assert trace({"a": torch.rand(9), "n": 5}, keys, rows) is None
+    assert trace({"a": {"n": 72}}, keys, rows) == "state/a/n is the id of a row"
+    assert trace([torch.tensor([1, 73])], keys, rows) == "state/0 holds the id of a row"
+    longer = torch.cat((torch.zeros(1), rows.flatten()))
+    assert trace([longer[:1]], keys, rows) == "state/0 holds the values of a row"
