@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lifelong.core.batch import Inputs
 
@@ -57,21 +56,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def frozen_output(
-    model: nn.Module, weights: dict[str, Tensor], x: Inputs, task: Tensor | None
-) -> Tensor:
-    """Run the model in eval mode on other weights and buffers, without gradients: a teacher.
+def frozen_copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Copy a model with other parameters and buffers, in eval mode, never to learn: a teacher.
 
     Args:
-        model: the module that learns; parameters it has gained since `weights` were taken are
-            used as they are now.
-        weights: tensors by the names of parameters and buffers.
-        x: inputs, rows first.
-        task: as in `forward`.
+        model: is left as it is.
+        tensors: by the names of parameters and buffers; used, not copied. What the model has
+            gained since they were taken is copied from it.
     """
-    inputs, named = ((), dict(x)) if isinstance(x, dict) else ((x,), {})
-    if task is not None:
-        named["task"] = task
-    with evaluating(model), torch.no_grad():
-        output: Tensor = functional_call(model, weights, inputs, named)
-    return output
+    # Told that they are there already, deepcopy leaves the tensors that are replaced alone.
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    memo = {id(own[name]): own[name] for name in tensors if name in own}
+    copied = copy.deepcopy(model, memo)
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        module = copied.get_submodule(path)
+        if leaf in module._parameters:
+            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        else:
+            module._buffers[leaf] = tensor
+    return copied.requires_grad_(False).eval()

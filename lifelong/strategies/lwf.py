@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch
-from lifelong.core.forward import frozen_output
+from lifelong.core.forward import forward, frozen_copy
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.strategies.quadratic import checked_strength
@@ -58,6 +58,8 @@ class LwF(Strategy):
         self.known: list[list[int]] = []
         """The classes of each old task."""
         self._copies: slice | None = None
+        self._frozen: nn.Module = nn.Identity()
+        self._taken_from: dict[str, Tensor] | None = None
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """For a model that wants the task: append the new rows once more, with the task unknown.
@@ -79,8 +81,11 @@ class LwF(Strategy):
             return 0.0
         asked = batch.rows(self._copies or slice(batch.new))
         task = asked.task if learner.task_aware else None
-        with learner.autocast():
-            taught = frozen_output(learner.model, self.teacher, asked.x, task)
+        if self._taken_from is not self.teacher:
+            self._frozen = frozen_copy(learner.model, self.teacher)
+            self._taken_from = self.teacher
+        with torch.no_grad(), learner.autocast():
+            taught = forward(self._frozen, asked.x, task)
         student: Tensor = output[self._copies or slice(batch.new)]
         groups = self.known if learner.task_aware else [None]
         losses = [self._distance(student, taught, classes) for classes in groups]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lifelong.core.forward import evaluating, forward, frozen_output, wants_task
+from lifelong.core.forward import evaluating, forward, frozen_copy, wants_task
 
 
 class Aware(nn.Module):
@@ -62,13 +62,13 @@ def test_a_teacher_answers_with_its_own_weights_and_buffers():
             p += 1
         net[1].running_mean += 1
         now = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    assert torch.equal(frozen_output(net, then, x, None), expected)
-    assert not frozen_output(net, then, x, None).requires_grad
+    assert torch.equal(forward(frozen_copy(net, then), x, None), expected)
+    assert not forward(frozen_copy(net, then), x, None).requires_grad
     assert net.training
     assert all(torch.equal(now[name], value) for name, value in net.state_dict().items())
 
 
 def test_a_teacher_gets_tasks_and_named_inputs():
     weights = {"scale": torch.tensor(3.0)}
-    answer = frozen_output(Aware(), weights, {"x": torch.ones(2, 1)}, torch.tensor([0, 5]))
+    answer = forward(frozen_copy(Aware(), weights), {"x": torch.ones(2, 1)}, torch.tensor([0, 5]))
     assert answer.tolist() == [[3.0], [8.0]]

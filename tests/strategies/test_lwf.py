@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, LwF, Replay, TaskSpec
-from lifelong.core.forward import frozen_output
+from lifelong.core.forward import forward, frozen_copy
 
 
 def distance(student, taught, temperature):
@@ -39,7 +39,7 @@ def test_the_loss_is_the_softened_cross_entropy_to_the_teacher():
     learner.begin_task(1)
     for batch in batches_of(3, task=1):
         student = learner.output(batch)
-        taught = frozen_output(learner.model, teacher, batch.x, None)
+        taught = forward(frozen_copy(learner.model, teacher), batch.x, None)
         expected = F.cross_entropy(student, batch.y) + 0.7 * distance(student, taught, 3.0)
         torch.testing.assert_close(learner.observe(batch), expected.detach())
     expect_close(lwf.teacher, teacher, 0.0)  # it has not learned along
@@ -83,7 +83,7 @@ def test_only_new_rows_are_compared_when_others_are_replayed():
     teacher = copied(learner.parameters)
     learner.begin_task(1)
     batch = batches_of(1, task=1)[0]
-    taught = frozen_output(learner.model, teacher, batch.x, None)
+    taught = forward(frozen_copy(learner.model, teacher), batch.x, None)
     loss = learner.observe(batch)
     output, labels = seen.outputs[-1], seen.batches[-1].y
     assert len(output) == 12
@@ -126,7 +126,7 @@ def test_the_teacher_normalises_by_the_statistics_of_its_own_time():
     learner.begin_task(1)
     for _ in range(2):
         learner.observe(Batch.of(batch.x + 5, batch.y, 1))  # moves the running statistics
-    again = frozen_output(learner.model, lwf.teacher, batch.x, None)
+    again = forward(frozen_copy(learner.model, lwf.teacher), batch.x, None)
     torch.testing.assert_close(again, taught)
     assert not torch.allclose(learner.predict(batch.x), taught)
     assert learner.model.training
