@@ -42,13 +42,40 @@ class Recipe:
             >>> RECIPES["lwf"].settings()
             {'strength': 1.0, 'temperature': 2.0, 'per_task': False}
         """
+        return {name: parameter.default for name, parameter in self._parameters().items()}
+
+    def check(self, setting: str, value: Any) -> None:
+        """Raise ValueError unless a setting's value is of its type.
+
+        Example:
+            >>> RECIPES["lwf"].check("strength", "high")
+            Traceback (most recent call last):
+                ...
+            ValueError: strength is 'high'; it must be of type float
+        """
+        kinds = str(self._parameters()[setting].annotation).split(" | ")
+        if all(kind in _KINDS for kind in kinds) and type(value) not in {
+            fitting for kind in kinds for fitting in _KINDS[kind]
+        }:
+            raise ValueError(f"{setting} is {value!r}; it must be of type {' or '.join(kinds)}")
+
+    def _parameters(self) -> dict[str, inspect.Parameter]:
         if self.make is None:
             return {}
-        parameters = inspect.signature(self.make).parameters.values()
-        own = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
-        if any(p.kind is p.VAR_KEYWORD for p in parameters):
-            own |= {n: d for n, d in RECIPES["replay"].settings().items() if n not in own}
-        return {name: default for name, default in own.items() if name not in ("device", "path")}
+        parameters = inspect.signature(self.make).parameters
+        own = {n: p for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+        if len(own) < len(parameters):  # the others are those of the replay it builds on
+            own |= {n: p for n, p in RECIPES["replay"]._parameters().items() if n not in own}
+        return {name: p for name, p in own.items() if name not in ("device", "path")}
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "float": (float, int),
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    "None": (type(None),),
+}
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -107,9 +134,10 @@ def make(name: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Strategy]
     made = []
     for part in parts(name):
         recipe, own = RECIPES[part], settings.get(part, {})
-        for setting in own:
+        for setting, value in own.items():
             if setting not in recipe.settings():
                 raise UnknownName(f"setting of {part}", setting, recipe.settings())
+            recipe.check(setting, value)
         if recipe.make is not None:
             made.append(recipe.make(**own))
     return made

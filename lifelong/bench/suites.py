@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
 from typing import Any, Literal, get_args
 
 from lifelong.bench.recipes import make, parts
 from lifelong.core.errors import UnknownName
+from lifelong.streams import DATASETS
 
 Scenario = Literal[
     "class-incremental", "task-incremental", "domain-incremental", "permuted", "rotated", "blurry"
@@ -137,7 +139,7 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
 
     Raises:
         UnknownName: there is no such suite, strategy, field or setting; the nearest is named.
-        ValueError: a value is of the wrong kind.
+        ValueError: a value is of the wrong kind, or makes no sense.
 
     Example:
         >>> resolve("digits", "ewc", {"lr": 0.1, "ewc.strength": 5})["settings"]
@@ -166,6 +168,7 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
+    "data": tuple(DATASETS),
     "scenario": get_args(Scenario),
     "head": get_args(Head),
     "optimizer": get_args(Optimizer),
@@ -183,7 +186,9 @@ def _checked(name: str, value: Any, default: Any, kind: str) -> Any:
         return None
     wanted = float if isinstance(default, float) else type(default) if default is not None else int
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise ValueError(f"{name} is {value!r}; it must be of type {wanted.__name__}")
+    if not isinstance(value, str) and not (isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is {value!r}; it must be a finite number of 0 or more")
     return value

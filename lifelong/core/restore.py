@@ -157,7 +157,23 @@ def _check_model(learner: Learner, state: State, tasks: list[TaskSpec]) -> list[
     own = model.state_dict()
     _check_tensors("model", state["model"], own)
     _check_tensors("gradients", state["gradients"], dict(model.named_parameters()), complete=False)
+    _check_importance(state["strategies"], model)
     return [p.shape for p in new]
+
+
+def _check_importance(strategies: list[State], model: nn.Module) -> None:
+    """Check what strategies keep for each parameter, such as an importance, by the names alone."""
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for part in strategies:
+        for name, kept in part["state"].items():
+            if not isinstance(kept, dict) or not kept or not kept.keys() <= own.keys():
+                continue
+            for key, value in kept.items():
+                if isinstance(value, Tensor) and value.shape != own[key].shape:
+                    raise StateMismatch(
+                        f"{name} of {key!r} in the state of {part['kind']} has the shape "
+                        f"{tuple(value.shape)}, the parameter has {tuple(own[key].shape)}"
+                    )
 
 
 def _check_tensors(part: str, saved: State, own: dict[str, Any], complete: bool = True) -> None:

@@ -72,6 +72,19 @@ class Memory:
         """Bytes that the columns take, in memory or in files; 0 before the first rows."""
         return 0 if self._rows is None else self._rows.nbytes
 
+    def check(self, columns: Mapping[str, Tensor]) -> None:
+        """Make sure that rows with these columns, and maybe more, could be added.
+
+        Raises:
+            InvalidBatch: a column is unknown, or of another type or shape than the rows held.
+
+        Example:
+            >>> memory = Memory(3)
+            >>> memory.check({"y": torch.zeros(2)})  # nothing is held, so anything may come
+        """
+        if self._rows is not None:
+            self._rows.check_some(columns)
+
     def add(
         self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
     ) -> None:

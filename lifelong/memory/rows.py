@@ -93,10 +93,21 @@ class Rows:
                 f"columns {sorted(columns)}; this memory has {sorted(self._columns)}: "
                 "give it all of these and no others"
             )
+        return self.check_some(columns)
+
+    def check_some(self, columns: Mapping[str, Tensor]) -> int:
+        """Check as `check` does, but let columns be missing, such as outputs that are not there yet.
+
+        Raises:
+            InvalidBatch: as `check`.
+        """
         rows = -1
-        for name, column in self._columns.items():
-            value = columns[name]
-            shape = value.shape
+        for name, value in columns.items():
+            shape, column = value.shape, self._columns.get(name)
+            if column is None:
+                raise InvalidBatch(
+                    f"column {name!r} is unknown; this memory has {sorted(self._columns)}"
+                )
             if value.dtype is not column.data.dtype or shape[1:] != column.shape or not shape:
                 raise InvalidBatch(
                     f"column {name!r} is {value.dtype} of shape {tuple(shape)}; it must be "

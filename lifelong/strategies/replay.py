@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.memory import Memory
@@ -59,7 +60,11 @@ class Replay(Strategy):
         self.memory = Memory(capacity, policy, device=device, path=path)
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
-        """Append rows from the memory."""
+        """Append rows from the memory.
+
+        Raises:
+            InvalidBatch: the new rows could not be kept, for their columns or their groups.
+        """
         drawn = self.draw(learner, batch)
         return batch.extended(batch_of_columns(drawn)) if drawn else batch
 
@@ -74,6 +79,13 @@ class Replay(Strategy):
 
     def draw(self, learner: Learner, batch: Batch) -> dict[str, Tensor]:
         """Draw the columns of as many rows as one batch replays, to the learner's device."""
+        self.memory.check(self.kept(batch))
+        grouped = self.by == "class" and self.memory.policy.name != "reservoir"
+        if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
+            raise InvalidBatch(
+                f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}, no classes to group by; "
+                'take policy="reservoir" or by="task"'
+            )
         if len(self.memory) == 0:
             return {}
         drawn = self.memory.draw(self.rows or batch.new, self.generator)
@@ -81,6 +93,10 @@ class Replay(Strategy):
 
     def keep(self, batch: Batch, more: dict[str, Tensor]) -> None:
         """Offer the new rows of a batch, with more columns, to the memory."""
-        own = {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}
+        own = self.kept(batch)
         group = own["y" if self.by == "class" else "task"]
         self.memory.add({**own, **more}, group, self.generator)
+
+    def kept(self, batch: Batch) -> dict[str, Tensor]:
+        """Take the columns of the new rows of a batch that the memory keeps."""
+        return {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}

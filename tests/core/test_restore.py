@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
+from lifelong import EWC, Batch
 from lifelong.core.errors import CheckpointError, StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
@@ -231,3 +232,25 @@ def test_a_state_is_a_copy():
         taught.observe(batch)
     assert flat(state) == before
     assert isinstance(taught.model, nn.Module)
+
+
+def test_an_importance_of_another_shape_is_refused_and_changes_nothing():
+    batch = Batch.of(torch.rand(8, 3), torch.tensor([0, 1] * 4))
+
+    def fresh():
+        torch.manual_seed(0)
+        net = torch.nn.Linear(3, 2)
+        return Learner(net, torch.optim.SGD(net.parameters(), lr=0.1), [EWC(1.0)])
+
+    first = fresh()
+    first.begin_task(0)
+    first.observe(batch)
+    first.end_task([batch])
+    state = first.state_dict()
+    kept = state["strategies"][0]["state"]["importance"]
+    kept["weight"] = kept["weight"][:1]
+    other = fresh()
+    with pytest.raises(StateMismatch, match="importance of 'weight'"):
+        other.load_state_dict(state)
+    assert other.tasks == []
+    assert other.strategies[0].importance == {}

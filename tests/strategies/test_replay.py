@@ -1,10 +1,11 @@
 import pytest
 import torch
 from strategy_models import Capture, batches_of, learn, learner_of
+from torch import nn
 from torch.nn import functional as F
 
-from lifelong import Replay
-from lifelong.core.errors import UnknownName
+from lifelong import Batch, Learner, Replay
+from lifelong.core.errors import InvalidBatch, UnknownName
 
 
 def test_the_loss_is_the_mean_over_new_and_replayed_rows():
@@ -112,3 +113,34 @@ def test_settings_out_of_range_are_refused_by_name(settings, told):
 def test_an_unknown_policy_is_refused_with_the_nearest_name():
     with pytest.raises(UnknownName, match="'reservor'; did you mean 'reservoir'"):
         Replay(10, policy="reservor")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "first", "then"),
+    [
+        (Replay(10), (torch.rand(4, 3), [0, 1, 0, 1]), (torch.rand(4, 3).double(), [0, 1, 0, 1])),
+        (Replay(10), (torch.rand(4, 3), [0, 1, 0, 1]), (torch.rand(4, 3, 1), [0, 1, 0, 1])),
+        (Replay(10, policy="balanced"), None, (torch.rand(4, 3), [0.0, 1.0, 0.0, 1.0])),
+    ],
+)
+def test_rows_that_cannot_be_kept_are_refused_before_the_step(strategy, first, then):
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.layer(x.float().flatten(1))
+
+    torch.manual_seed(0)
+    net = Cast()
+    loss = {"loss": lambda output, y: output.sum(1) * y}
+    learner = Learner(net, torch.optim.SGD(net.parameters(), lr=0.1), [strategy], **loss)
+    if first is not None:
+        learner.observe(Batch.of(first[0], torch.tensor(first[1])))
+    before = learner.state_dict()
+    with pytest.raises(InvalidBatch):
+        learner.observe(Batch.of(then[0], torch.tensor(then[1])))
+    after = learner.state_dict()
+    assert all(torch.equal(after["model"][name], value) for name, value in before["model"].items())
+    assert after["batches"] == before["batches"]
