@@ -31,9 +31,10 @@ def compare(
     published_mean: float | None,
     published_sem: float | None = None,
 ) -> Comparison:
-    """Compare our runs with a published mean: reproduced if ours >= mean - 2 sem.
+    """Compare our runs with a published mean: reproduced if ours >= mean - 2 standard errors.
 
-    A better number counts. Without a published standard error ours must reach the mean.
+    A better number counts. Where no standard error was published, it is that of our own runs, the
+    only one there is; with a single run, ours must reach the mean.
 
     >>> cell = compare("SI", "task", [99.0, 99.2], 99.14, 0.11)
     >>> round(cell["difference"], 2), cell["reproduced"]
@@ -45,7 +46,8 @@ def compare(
     difference = reproduced = None
     if published_mean is not None:
         difference = found.mean - published_mean
-        reproduced = difference >= -2 * (published_sem or 0.0)
+        error = found.sem if published_sem is None else published_sem
+        reproduced = difference >= -2 * (error or 0.0)
     return Comparison(
         method=method,
         scenario=scenario,

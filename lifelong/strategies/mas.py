@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import ClassVar
 
 from lifelong.core.batch import Batch
 from lifelong.core.importance import output_sensitivity
 from lifelong.core.learner import Learner
-from lifelong.strategies.quadratic import Quadratic, checked_strength
+from lifelong.strategies.quadratic import Quadratic
 
 
 class MAS(Quadratic):
@@ -33,9 +34,10 @@ class MAS(Quadratic):
         {}
     """
 
+    factor: ClassVar[float] = 2.0
+
     def __init__(self, strength: float = 1.0, *, batches: int | None = None) -> None:
-        # The paper's penalty has no factor of one half.
-        super().__init__(2 * checked_strength(strength))
+        super().__init__(strength)
         if batches is not None and batches < 1:
             raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
         self.batches = batches

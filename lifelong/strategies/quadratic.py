@@ -14,8 +14,8 @@ from lifelong.core.strategy import Strategy
 class Quadratic(Strategy):
     """Hold weights by a quadratic penalty whose gradient is added in closed form.
 
-    penalty = (strength / 2) * sum_k importance_k * (w_k - anchor_k)**2
-    gradient_k += strength * importance_k * (w_k - anchor_k)
+    penalty = (factor * strength / 2) * sum_k importance_k * (w_k - anchor_k)**2
+    gradient_k += factor * strength * importance_k * (w_k - anchor_k)
 
     The gradient is added in `project` and never passes through autograd. Weights that the current
     loss does not reach (no gradient, so the optimizer leaves them alone) are not pulled.
@@ -33,10 +33,18 @@ class Quadratic(Strategy):
 
     state: ClassVar[tuple[str, ...]] = ("importance", "anchor")
 
+    factor: ClassVar[float] = 1.0
+    """2 where the paper's penalty has no factor of one half."""
+
     def __init__(self, strength: float) -> None:
         self.strength = checked_strength(strength)
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
+
+    @property
+    def stiffness(self) -> float:
+        """What importance times distance is multiplied by to give the gradient."""
+        return self.factor * self.strength
 
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
@@ -44,7 +52,7 @@ class Quadratic(Strategy):
         held, gradients = self.held(learner)
         if held:
             moved, importance = self.stretched(learner, held)
-            torch._foreach_addcmul_(gradients, moved, importance, value=self.strength)
+            torch._foreach_addcmul_(gradients, moved, importance, value=self.stiffness)
 
     def held(self, learner: Learner) -> tuple[list[str], list[Tensor]]:
         """Names of the weights that are held and have a gradient, and those gradients."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
-from lifelong.strategies.quadratic import Quadratic, checked_strength
+from lifelong.strategies.quadratic import Quadratic
 
 
 class SI(Quadratic):
@@ -39,9 +39,10 @@ class SI(Quadratic):
 
     state: ClassVar[tuple[str, ...]] = ("importance", "anchor", "path", "start", "latest")
 
+    factor: ClassVar[float] = 2.0
+
     def __init__(self, strength: float = 0.1, *, damping: float = 0.1) -> None:
-        # The paper's penalty has no factor of one half.
-        super().__init__(2 * checked_strength(strength))
+        super().__init__(strength)
         if not damping > 0:
             raise ValueError(f"damping is {damping}; it must be positive")
         self.damping = damping
@@ -66,7 +67,7 @@ class SI(Quadratic):
         pulled: dict[str, Tensor | None] = dict.fromkeys(self._gradients)
         if names:
             moved, importance = self.stretched(learner, names)
-            sums = torch._foreach_addcmul(gradients, moved, importance, value=self.strength)
+            sums = torch._foreach_addcmul(gradients, moved, importance, value=self.stiffness)
             pulled.update(zip(names, sums, strict=True))
         for name, gradient in pulled.items():
             own = self._gradients[name]
