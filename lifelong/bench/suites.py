@@ -80,7 +80,8 @@ _SOURCE = "van de Ven & Tolias 2018 (arXiv:1809.10635)"
 SUITES: Mapping[str, Suite] = {
     "digits": Suite(
         "scikit-learn's 8x8 digits, class-incremental in 5 tasks; seconds long",
-        "digits", width=100, head="fixed", scale=16.0, batch=16, epochs=10,
+        "digits", width=100, head="fixed", scale=16.0, optimizer="adam", lr=1e-3, batch=16,
+        epochs=10,
         settings={
             "ewc": {"strength": 100.0}, "replay": {"capacity": 200},
             "der": {"capacity": 200}, "der++": {"capacity": 200},

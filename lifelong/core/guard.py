@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.loss import explain_non_finite
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 class Guard:
     """Undo whatever a failing step has changed before its error leaves `observe`.
 
-    On the CPU the loss is read before the backward pass, and the gradient after it (of a layer with
-    a bias, the bias's: what is not finite in the layer's output gradient shows there).
+    On the CPU the loss is read before the backward pass, and the gradient after it.
     On a GPU the loss travels to the host while the backward pass is under way, and is read before
     the optimizer's step is launched, so the device never waits; there a finite loss with a
     gradient that is not finite goes unnoticed until the next loss, except in fp16.
@@ -30,7 +29,6 @@ class Guard:
         self._learner = learner
         self._buffers: list[Tensor] = []
         self._kept_buffers: list[Tensor] = []
-        self._telling: list[nn.Parameter] = []
         self._flag: Tensor | None = None
         if learner.device.type == "cuda":
             self._flag = torch.empty((), pin_memory=True)
@@ -40,7 +38,6 @@ class Guard:
         """Look again at which buffers the model has; called when it has grown."""
         self._buffers = list(self._learner.model.buffers())
         self._kept_buffers = [torch.empty_like(buffer) for buffer in self._buffers]
-        self._telling = telling(self._learner.model)
 
     def __enter__(self) -> None:
         learner = self._learner
@@ -102,29 +99,8 @@ class Guard:
         # A sum keeps every NaN and infinity, and is the least that can be read of a gradient.
         sums = [
             p.grad.sum(dtype=torch.float32 if p.grad.itemsize < 4 else None).item()
-            for p in self._telling
+            for p in self._learner.parameters.values()
             if p.grad is not None
         ]
         if not math.isfinite(sum(sums)):
             raise explain_non_finite(batch, output, self._learner.steps, "the gradient")
-
-
-_BIASED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
-
-
-def telling(model: nn.Module) -> list[nn.Parameter]:
-    """Choose parameters whose gradients tell whether any is not finite, at little cost.
-
-    A layer's bias has the sum of its output gradients for a gradient, its weight their product
-    with finite inputs, so the bias tells for both. Other parameters tell for themselves.
-
-    Example:
-        >>> [p.shape for p in telling(nn.Sequential(nn.Linear(4, 3), nn.Embedding(5, 2)))]
-        [torch.Size([3]), torch.Size([5, 2])]
-    """
-    spoken_for = {
-        id(module.weight)
-        for module in model.modules()
-        if type(module) in _BIASED and module.bias is not None and module.bias.requires_grad
-    }
-    return [p for p in model.parameters() if p.requires_grad and id(p) not in spoken_for]

@@ -9,6 +9,7 @@ from torch.optim import SGD, Adam
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch, LabelOutsideHead, NonFiniteLoss
+from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 
 GOOD = batches(1)[0]
@@ -179,3 +180,27 @@ def test_an_error_in_projection_does_not_jam_the_scaler():
     for batch in batches(20):
         taught.observe(batch)
     assert taught.steps > 0
+
+
+def test_a_bad_gradient_through_tied_weights_changes_nothing():
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(4, 3)
+            self.head = torch.nn.Linear(3, 4)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, x):
+            # The norm of a row of zeros has no gradient; the head's bias does not hear of it.
+            length = self.embedding(x).norm(dim=1, keepdim=True)
+            return self.head(self.embedding(x).detach()) + 0 * length
+
+    net = Tied()
+    with torch.no_grad():
+        net.embedding.weight[0] = 0
+    tied = Learner(net, torch.optim.SGD(net.parameters(), lr=0.1))
+    before = tied.state_dict()["model"]
+    with pytest.raises(NonFiniteLoss):
+        tied.observe(Batch.of(torch.tensor([0, 1]), torch.tensor([0, 1])))
+    after = tied.state_dict()["model"]
+    assert all(torch.equal(after[name], value) for name, value in before.items())
