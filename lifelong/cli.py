@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -24,10 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command = shlex.join(["lifelong", *given])
     try:
         code: int = options.act(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    except (LifelongError, ValueError) as error:
+    except BrokenPipeError:  # what it prints to was closed, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (LifelongError, ValueError, OSError) as error:
         print(f"lifelong: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     return code
@@ -77,6 +82,8 @@ def _run(options: argparse.Namespace) -> int:
     from lifelong.bench.suites import SUITES, resolve
 
     started = time.perf_counter()
+    if len(set(options.strategy)) != len(options.strategy):
+        raise ValueError(f"--strategy {' '.join(options.strategy)}; name each of them once")
     given = dict(_setting(text) for text in options.set)
     _check_owners(given, options.strategy)
     configs = [
@@ -178,6 +185,8 @@ def _seeds(text: str) -> list[int]:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}; write numbers such as 0,1,2") from None
+    if min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}; seeds are 0 or more")
     if len(set(seeds)) != len(seeds):
         raise argparse.ArgumentTypeError(f"{text!r} names a seed twice")
     return seeds

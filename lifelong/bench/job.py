@@ -19,9 +19,9 @@ import lifelong
 from lifelong.bench import recipes
 from lifelong.bench.build import learner_of, stream_of, task_names
 from lifelong.bench.evaluate import evaluate
-from lifelong.bench.results import ResultsError, write_atomic
+from lifelong.bench.results import ResultsError, check_results, write_atomic
 from lifelong.core import checkpoint, restore
-from lifelong.core.errors import CheckpointError
+from lifelong.core.errors import CheckpointError, StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.metrics import matrix
 from lifelong.metrics.cost import CostTimer, state_bytes
@@ -48,7 +48,8 @@ class Job:
         threads: that torch may use; with more than one, sums may round differently each time.
 
     Raises:
-        ValueError: the folder holds a run of another configuration.
+        StateMismatch: the folder holds a run of another configuration.
+        CheckpointError: what it holds is damaged, or cannot be written.
     """
 
     def __init__(
@@ -73,7 +74,14 @@ class Job:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.result_path.exists():
             return self._finished()
+        threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
+        try:
+            return self._run()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _run(self) -> dict[str, Any]:
         self.stream = stream_of(self.config)
         self.tests = self.stream.tests
         if self.config["on"] == "valid":
@@ -96,7 +104,9 @@ class Job:
                 self._learn(position, task)
         result = self._result()
         write_atomic(self.result_path, json.dumps(result).encode())
-        self.path.unlink(missing_ok=True)
+        # A process that was killed while it wrote has left its temporary file behind.
+        for path in (self.path, *self.folder.glob(f".{self.path.name}.*")):
+            path.unlink(missing_ok=True)
         return result
 
     def _learn(self, position: int, task: Task) -> None:
@@ -171,19 +181,24 @@ class Job:
     def _resume(self) -> None:
         if not self.path.exists():
             return
+        way_out = f"delete {self.folder} to run from the start"
         try:
             state = checkpoint.load(self.path)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; delete {self.folder} to run from the start") from error
+            raise CheckpointError(f"{error}; {way_out}") from error
         self._check_same(state["config"])
-        self.stream.load_state_dict(state["stream"])
-        self.learner.load_state_dict(state["learner"])
+        try:
+            self.stream.load_state_dict(state["stream"])
+            self.learner.load_state_dict(state["learner"])
+        except StateMismatch as error:
+            raise StateMismatch(f"{self.path}: {error}; {way_out}") from error
         self.progress = state["progress"]
 
     def _finished(self) -> dict[str, Any]:
         try:
             result: dict[str, Any] = json.loads(self.result_path.read_text("utf-8"))
             config = result["config"]
+            check_results([result])
         except (ValueError, KeyError, TypeError) as error:
             raise ResultsError(
                 f"{self.result_path} is damaged ({error}); delete it to run again"
@@ -200,7 +215,7 @@ class Job:
             if own.get(name) != there.get(name)
         ]
         if differing:
-            raise ValueError(
+            raise StateMismatch(
                 f"{self.folder} holds a run with other settings ({'; '.join(differing)}); "
                 "choose another --out"
             )

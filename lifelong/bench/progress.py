@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,23 +26,30 @@ class RunProgress:
     ) -> None:
         try:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn
         except ImportError:
             raise MissingExtra("rich", "bench") from None
         self.names = names or [f"{label(c['strategy'])}, seed {c['seed']}" for c in configs]
         self.console = Console(file=sys.stderr)
+        bar = 24 if self.console.width >= 100 else 12
+        self.room = self.console.width - max(map(len, self.names)) - bar - len("100 % 0:00:00") - 4
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=bar),
             TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[told]}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.total = self.bars.add_task("all runs", total=float(len(configs)), told="")
+        self.total = self.bars.add_task(
+            "all runs", total=float(len(configs)), told="starting", left=""
+        )
         self.bar: dict[int, Any] = {}
         self.share: dict[int, float] = {}
+        self.before: dict[int, float] = {}
+        """The share of each run that earlier processes did: it took no time of this one."""
+        self.since: dict[int, float] = {}
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -56,29 +65,58 @@ class RunProgress:
 
     def tell(self, number: int, event: Mapping[str, Any]) -> None:
         """Take in how a run goes."""
-        if "result" in event:
-            self._over(number, event["result"])
+        if "result" in event or "error" in event:
+            self._over(number, event)
             return
+        share = event["batch"] / event["batches"]
         if number not in self.bar:
-            self.bar[number] = self.bars.add_task(self.names[number], total=1.0, told="")
-        self.share[number] = event["batch"] / event["batches"]
-        accuracy = " ".join(
-            "  ·" if value is None else f"{100 * value:3.0f}" for value in event["accuracy"]
-        )
+            self.bar[number] = self.bars.add_task(self.names[number], total=1.0, told="", left="")
+            self.before[number] = share
+            self.since[number] = time.monotonic()
+        self.share[number] = share
         self.bars.update(
             self.bar[number],
             completed=self.share[number],
-            told=f"task {event['task'] + 1}/{event['tasks']}  {accuracy}",
+            told=self._told(event),
+            left=_left(share - self.before[number], 1 - share, self.since[number]),
         )
-        self.bars.update(self.total, completed=sum(self.share.values()))
+        self._all()
 
-    def _over(self, number: int, result: Mapping[str, Any]) -> None:
+    def _over(self, number: int, event: Mapping[str, Any]) -> None:
+        self.before.setdefault(number, 1.0)  # it was over before
         self.share[number] = 1.0
         if number in self.bar:
             self.bars.remove_task(self.bar.pop(number))
-        self.bars.update(self.total, completed=sum(self.share.values()))
-        self.console.print(
-            f"{self.names[number]}: {100 * result['average_accuracy']:.2f} % "
-            f"in {result['seconds']:.1f} s",
-            highlight=False,
-        )
+        self._all()
+        if "error" in event:
+            told = f"failed: {event['error']}"
+        else:
+            result = event["result"]
+            told = f"{100 * result['average_accuracy']:.2f} % in {result['seconds']:.1f} s"
+        self.console.print(f"{self.names[number]}: {told}", highlight=False, markup=False)
+
+    def _told(self, event: Mapping[str, Any]) -> str:
+        """Say which task it is, with the accuracy on each task, or their mean if room is short."""
+        task, known = f"task {event['task'] + 1}/{event['tasks']}", event["accuracy"]
+        each = " ".join("  ·" if value is None else f"{100 * value:3.0f}" for value in known)
+        begun = [value for value in known if value is not None]
+        if len(f"{task}  {each}") <= self.room or not begun:
+            return f"{task}  {each}"
+        mean = f"{task}  mean {100 * sum(begun) / len(begun):.0f}"
+        return mean if len(mean) <= self.room else task
+
+    def _all(self) -> None:
+        share = sum(self.share.values())
+        left = ""
+        if self.since:
+            done = share - sum(self.before.values())
+            left = _left(done, len(self.names) - share, min(self.since.values()))
+        self.bars.update(self.total, completed=share, left=left, told="")
+
+
+def _left(done: float, rest: float, since: float) -> str:
+    """Say how long the rest will take if it goes on as since then."""
+    passed = time.monotonic() - since
+    if done <= 0 or passed < 1:
+        return "-:--:--"
+    return str(timedelta(seconds=round(rest * passed / done)))

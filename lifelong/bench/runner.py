@@ -6,16 +6,21 @@ import multiprocessing as mp
 import os
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from lifelong.bench.job import Job
+from lifelong.bench.job import Event, Job
 from lifelong.core.errors import LifelongError
 
 Told = Callable[[int, dict[str, Any]], None]
-"""Called with a run's number and how it goes, see `lifelong.bench.job.Event`."""
+"""Called with a run's number and how it goes (see `lifelong.bench.job.Event`), at last with
+{"result": its result} or {"error": why it failed}."""
 
 
 class RunFailed(LifelongError):
@@ -32,7 +37,8 @@ def run_all(
     """Run configurations, each in its folder, and return their results in order.
 
     Runs that are over are read; those that were interrupted go on. Each run computes on one
-    thread, so its result does not depend on how many run side by side.
+    thread, so its result does not depend on how many run side by side. A script that calls this
+    with several workers needs the usual `if __name__ == "__main__":`, since they import it.
 
     Args:
         configs: what `suites.resolve` returns, with a seed.
@@ -41,118 +47,146 @@ def run_all(
         tell: is told how each run goes.
 
     Raises:
-        RunFailed: a run failed; the message says which and why.
+        RunFailed: a run failed, and the others are over; the message says which and why.
         KeyboardInterrupt: ctrl-C; calling again goes on from the last checkpoints.
     """
-    if len(set(folders)) != len(configs):
-        raise ValueError(f"{len(configs)} runs need as many folders, got {len(set(folders))}")
+    if not len(configs) == len(folders) == len(set(folders)):
+        raise ValueError(
+            f"{len(configs)} runs need a folder each; there are {len(folders)} folders, "
+            f"{len(set(folders))} of them different"
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = min(workers or cores or 1, len(configs))
-    if count < 1:
+    if not configs or (workers is not None and workers < 1):
         raise ValueError(f"workers is {workers} for {len(configs)} runs; both must be 1 or more")
+    count = min(workers or cores or 1, len(configs))
+    over: Mapping[int, dict[str, Any]]
     if count == 1:
-        return [
-            _here(config, folder, lambda event, n=number: tell(n, event))  # type: ignore[misc]
-            for number, (config, folder) in enumerate(zip(configs, folders, strict=True))
-        ]
-    return _Pool(configs, folders, count, tell).run()
+        over = _one_by_one(configs, folders, tell)
+    else:
+        over = _Pool(configs, folders, tell).run(count)
+    failed = [number for number in range(len(configs)) if "error" in over[number]]
+    if failed:
+        first = configs[failed[0]]
+        number = f"{len(failed)} of {len(configs)} runs failed; the first, "
+        raise RunFailed(
+            f"{number if len(configs) > 1 else ''}{first['strategy']} seed {first['seed']}: "
+            f"{over[failed[0]]['error']}"
+        )
+    return [over[number]["result"] for number in range(len(configs))]
 
 
-def _here(
-    config: Mapping[str, Any], folder: Path, tell: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    result = Job(config, folder, tell).run()
-    tell({"result": result})
-    return result
+def _one_by_one(
+    configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], tell: Told
+) -> dict[int, dict[str, Any]]:
+    over = {}
+    for number, (config, folder) in enumerate(zip(configs, folders, strict=True)):
+        over[number] = _end(config, folder, lambda event, n=number: tell(n, event))  # type: ignore[misc]
+        tell(number, over[number])
+    return over
+
+
+def _end(config: Mapping[str, Any], folder: Path, tell: Event) -> dict[str, Any]:
+    """Run, and return the event of its end: {"result": ...} or {"error": why}."""
+    try:
+        return {"result": Job(config, folder, tell).run()}
+    except (LifelongError, ValueError, OSError) as error:
+        return {"error": str(error)}
+    except Exception:
+        return {"error": traceback.format_exc()}
 
 
 class _Pool:
-    """Processes that ask for the next run as soon as they are free."""
+    """Processes that are given the next run as soon as they are free, and replaced if they die."""
 
     def __init__(
-        self,
-        configs: Sequence[Mapping[str, Any]],
-        folders: Sequence[Path],
-        count: int,
-        tell: Told,
+        self, configs: Sequence[Mapping[str, Any]], folders: Sequence[Path], tell: Told
     ) -> None:
         self.configs, self.folders, self.tell = configs, folders, tell
-        self.results: dict[int, dict[str, Any]] = {}
-        self.failures: dict[int, str] = {}
-        self.waiting = list(range(len(configs)))[::-1]
-        self.current: dict[Connection, int | None] = {}
-        start = mp.get_context("spawn")
-        self.processes = []
-        for _ in range(count):
-            ours, theirs = start.Pipe()
-            process = start.Process(target=_work, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            self.processes.append(process)
-            self.current[ours] = None
+        self.over: dict[int, dict[str, Any]] = {}
+        self.waiting = deque(range(len(configs)))
+        self.processes: dict[Connection, SpawnProcess] = {}
+        self.current: dict[Connection, int] = {}
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self, count: int) -> dict[int, dict[str, Any]]:
         try:
-            for pipe in list(self.current):
-                self._next(pipe)
+            for _ in range(count):
+                self._start()
             while self.current:
                 for ready in wait(list(self.current)):
                     assert isinstance(ready, Connection)
                     self._hear(ready)
         finally:
-            for process in self.processes:
+            for process in self.processes.values():
                 process.terminate()
-            for process in self.processes:
+            for process in self.processes.values():
                 process.join()
-        if self.failures:
-            number, reason = min(self.failures.items())
-            config = self.configs[number]
-            raise RunFailed(
-                f"{len(self.failures)} of {len(self.configs)} runs failed; the first, "
-                f"{config['strategy']} seed {config['seed']}: {reason}"
-            )
-        return [self.results[number] for number in range(len(self.configs))]
+        return self.over
+
+    def _start(self) -> None:
+        spawn = mp.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=_work, args=(theirs,), daemon=True)
+        with _ctrl_c_blocked():
+            process.start()
+        theirs.close()
+        self.processes[ours] = process
+        self._next(ours)
 
     def _next(self, pipe: Connection) -> None:
         """Give a process its next run, or let it end."""
         if not self.waiting:
+            self.current.pop(pipe, None)
             pipe.close()
-            del self.current[pipe]
             return
-        number = self.waiting.pop()
-        self.current[pipe] = number
-        pipe.send((dict(self.configs[number]), self.folders[number]))
+        number = self.current[pipe] = self.waiting.popleft()
+        with suppress(OSError):  # if it has died, its pipe ends, which is heard next
+            pipe.send((dict(self.configs[number]), self.folders[number]))
 
     def _hear(self, pipe: Connection) -> None:
         number = self.current[pipe]
-        assert number is not None
         try:
             event = pipe.recv()
-        except EOFError:
-            self.failures[number] = "its process died (killed, or out of memory)"
-            del self.current[pipe]
-            return
-        if "error" in event:
-            self.failures[number] = event["error"]
-            self._next(pipe)
-            return
+        except (EOFError, OSError):
+            event = {"error": _death(self.processes[pipe])}
         self.tell(number, event)
-        if "result" in event:
-            self.results[number] = event["result"]
+        if "result" not in event and "error" not in event:
+            return
+        self.over[number] = event
+        if self.processes[pipe].is_alive():
             self._next(pipe)
+            return
+        del self.current[pipe]
+        if self.waiting:
+            self._start()
+
+
+def _death(process: SpawnProcess) -> str:
+    process.join(timeout=5)
+    code = process.exitcode
+    if code is None or code >= 0:
+        return f"its process ended, with code {code}"
+    name = signal.Signals(-code).name
+    return f"its process was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Start processes that ctrl-C does not reach even while they import: it is the parent's."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would unblock the signal if it started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(pipe: Connection) -> None:
-    """Run what comes through the pipe until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the parent's to handle
-    while True:
-        try:
+    """Run what comes through the pipe until it closes, or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):
+        while True:
             config, folder = pipe.recv()
-        except EOFError:
-            return
-        try:
-            _here(config, folder, pipe.send)
-        except LifelongError as error:
-            pipe.send({"error": str(error)})
-        except Exception:
-            pipe.send({"error": traceback.format_exc()})
+            pipe.send(_end(config, folder, pipe.send))

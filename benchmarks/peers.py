@@ -1,0 +1,254 @@
+"""Do one job with this library and with Avalanche as shipped, in turn, and compare.
+
+    python benchmarks/peers.py [--seeds 3] [--venv build/avalanche-venv] [--out build/peers.json]
+
+Fashion-MNIST in 5 tasks of 2 classes, class-incremental, an MLP 784-400-400-10, batches of 128,
+SGD of 0.05, one pass, one thread; all test rows after every task. Every run is a process of its
+own, and so is a bare loop of fine-tuning on tensors, the unit in which machines compare. Avalanche
+is installed into an environment of its own the first time. Figures are medians over seeds; so are
+ratios, each between runs that follow one another. Training is timed in processor time, whole
+processes by the clock; where the two differ by much the machine had other work, and it says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from lifelong.bench.results import write_atomic
+from lifelong.streams import load
+from lifelong.streams.datasets import DEBIAN_FASHION_MNIST, FASHION_MNIST
+from lifelong.streams.sources import cache_folder, data_folders, find
+
+ROOT = Path(__file__).parent.parent
+WORKERS = Path(__file__).parent / "peers"
+JOB = {
+    "tasks": 5, "batch": 128, "test_batch": 512, "lr": 0.05, "memory": 500, "ewc": 100.0,
+    "alpha": 0.5, "beta": 0.5,
+}  # fmt: skip
+BARE = 31200
+"""Rows a second of the bare loop where Mammoth was timed, commit e75a491c."""
+PROCESS = 2.5
+"""How many times as long as ours Avalanche's whole process is to take."""
+BUSY = 1.1
+"""Clock over processor time from which on a machine has other work."""
+STEPS = [
+    ["torch", "numpy", "pillow", "psutil", "gputil", "scikit-learn", "matplotlib", "pytorchcv",
+     "tensorboard", "tqdm", "torchmetrics", "gdown", "qpsolvers", "dill",
+     "packaging", "setuptools"],
+    # Of their own accord these two would bring another torch, and wandb.
+    ["--no-deps", "torchvision==0.28.0", "avalanche-lib==0.6.0"],
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    target: float
+    """How many times as fast as Avalanche ours is to train."""
+    mammoth: int | None = None
+    """Mammoth's rows a second, beside BARE."""
+    mammoth_target: float | None = None
+
+
+CASES = [
+    Case("fine-tune", 3.3, 11450, 2.6),
+    Case("EWC", 6.0),
+    Case("replay", 3.3, 7830, 2.1),
+    Case("DER++", 2.7, 5960, 1.7),
+]
+
+
+class PeerMissing(RuntimeError):
+    """Avalanche cannot be installed or run here."""
+
+
+def install(folder: Path) -> Path:
+    """Make Avalanche's environment, unless it is there; return its interpreter."""
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    wanted = json.dumps(STEPS) + (ROOT / "constraints.txt").read_text("utf-8")
+    if ready.is_file() and ready.read_text("utf-8") == wanted:
+        return python
+    print(f"installing Avalanche into {folder} ...", file=sys.stderr, flush=True)
+    ready.unlink(missing_ok=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+    try:
+        venv.create(folder, with_pip=True)
+        for packages in STEPS:
+            subprocess.run([*pip, *packages], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PeerMissing(f"Avalanche's environment {folder} cannot be built: {error}") from error
+    ready.write_text(wanted, "utf-8")
+    return python
+
+
+def unpack(folder: Path) -> Path:
+    """Put the images where torchvision looks for them; it reads no compressed ones."""
+    load("fashion-mnist")  # fetches them if need be
+    own = cache_folder() / FASHION_MNIST.folder
+    names = list(FASHION_MNIST.files)
+    found = find(names, [*data_folders("fashion-mnist"), DEBIAN_FASHION_MNIST, own])
+    assert found is not None
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with gzip.open(found / name) as packed, open(raw / Path(name).stem, "wb") as plain:
+            shutil.copyfileobj(packed, plain)
+    return folder
+
+
+def run(python: Path, worker: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Do the job in a process; return what it says and how long the whole of it took."""
+    command = [str(python), "-W", "ignore", str(WORKERS / f"run_{worker}.py"), json.dumps(job)]
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    start, before = perf_counter(), processor_seconds()
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | threads)
+    seconds, computed = perf_counter() - start, processor_seconds() - before
+    if done.returncode:
+        kind = PeerMissing if worker == "avalanche" else RuntimeError
+        raise kind(f"{worker} failed on {job['strategy']}, seed {job['seed']}:\n{done.stderr}")
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {
+        "worker": worker, "strategy": job["strategy"], "seed": job["seed"],
+        **said, "process_seconds": seconds, "processor_seconds": computed,
+    }  # fmt: skip
+
+
+def processor_seconds() -> float:
+    """Count what processes started here, and ended, have computed."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def measure(
+    cases: list[Case], seeds: int, pythons: Mapping[str, Path], data: Path
+) -> list[dict[str, Any]]:
+    """Run everything, each round of three in another order than the one before."""
+    runs, order = [], list(pythons)
+    for seed in range(seeds):
+        for case in cases:
+            job = JOB | {"strategy": case.name, "seed": seed, "data": str(data)}
+            for worker in order:
+                print(f"{case.name}, seed {seed}: {worker}    ", end="\r", file=sys.stderr)
+                runs.append(run(pythons[worker], worker, job))
+            order.append(order.pop(0))
+    return runs
+
+
+def summary(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Take the medians of a strategy's runs, and of the ratios between those of each round."""
+    rounds: dict[int, dict[str, dict[str, Any]]] = {}
+    for one in runs:
+        if one["strategy"] == case.name:
+            rounds.setdefault(one["seed"], {})[one["worker"]] = one
+
+    def middle(worker: str, field: str) -> float:
+        return median(each[worker][field] for each in rounds.values())
+
+    def ratio(field: str, worker: str, other: str) -> float:
+        return median(each[worker][field] / each[other][field] for each in rounds.values())
+
+    to_bare = ratio("rows_per_second", "ours", "bare")
+    return {
+        "strategy": case.name,
+        "bare_rows_per_second": middle("bare", "rows_per_second"),
+        "ours_rows_per_second": middle("ours", "rows_per_second"),
+        "avalanche_rows_per_second": middle("avalanche", "rows_per_second"),
+        "ratio": ratio("rows_per_second", "ours", "avalanche"),
+        "ratio_target": case.target,
+        "ours_accuracy": middle("ours", "accuracy"),
+        "avalanche_accuracy": middle("avalanche", "accuracy"),
+        "ours_process_seconds": middle("ours", "process_seconds"),
+        "avalanche_process_seconds": middle("avalanche", "process_seconds"),
+        "process_ratio": ratio("process_seconds", "avalanche", "ours"),
+        "process_ratio_target": PROCESS,
+        "ours_to_bare": to_bare,
+        "mammoth_ratio": to_bare / (case.mammoth / BARE) if case.mammoth else None,
+        "mammoth_ratio_target": case.mammoth_target,
+    }
+
+
+def told(ratio: float | None, target: float | None) -> str:
+    if ratio is None or target is None:
+        return "-"
+    return f"{ratio:.2f} / {target} {'yes' if ratio >= target else 'no '}"
+
+
+def show(figures: list[dict[str, Any]]) -> None:
+    print("training, rows/s; ratios are ours to theirs / target, and whether it is met")
+    print(f"{'':10}{'bare':>7}{'ours':>7}{'Avalanche':>10}{'ratio':>16}", end="")
+    print(f"{'accuracy, %':>15}{'whole process, s':>18}{'ratio':>16}{'to Mammoth':>16}")
+    for f in figures:
+        accuracy = f"{100 * f['ours_accuracy']:.1f} / {100 * f['avalanche_accuracy']:.1f}"
+        process = f"{f['ours_process_seconds']:.1f} / {f['avalanche_process_seconds']:.1f}"
+        print(
+            f"{f['strategy']:10}{f['bare_rows_per_second']:7.0f}{f['ours_rows_per_second']:7.0f}"
+            f"{f['avalanche_rows_per_second']:10.0f}{told(f['ratio'], f['ratio_target']):>16}"
+            f"{accuracy:>15}{process:>18}{told(f['process_ratio'], f['process_ratio_target']):>16}"
+            f"{told(f['mammoth_ratio'], f['mammoth_ratio_target']):>16}"
+        )
+    print(f"Mammoth: its figures of another machine, scaled by the bare loop ({BARE} rows/s there)")
+
+
+def commit() -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
+    names = [case.name for case in CASES]
+    parser.add_argument("--strategies", nargs="+", choices=names, default=names)
+    parser.add_argument("--venv", type=Path, default=ROOT / "build" / "avalanche-venv")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "peers.json")
+    arguments = parser.parse_args()
+    if arguments.seeds < 1:
+        parser.error(f"--seeds is {arguments.seeds}; it must be 1 or more")
+    folder = arguments.venv.absolute()
+    cases = [case for case in CASES if case.name in arguments.strategies]
+    own = Path(sys.executable)
+    try:
+        pythons = {"bare": own, "ours": own, "avalanche": install(folder)}
+        runs = measure(cases, arguments.seeds, pythons, unpack(folder / "data"))
+    except PeerMissing as error:
+        print(f"peers: no comparison: {error}", file=sys.stderr)
+        return 1
+    figures = [summary(case, runs) for case in cases]
+    show(figures)
+    busy = median(run["process_seconds"] / run["processor_seconds"] for run in runs)
+    if busy > BUSY:
+        print(f"busy machine: runs took {busy:.2f} times their processor time; do not quote this")
+    result = {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit(),
+        "versions": {run["worker"]: run.pop("versions") for run in runs},
+        "job": JOB,
+        "clock_to_processor_time": busy,
+        "figures": figures,
+        "runs": runs,
+    }
+    write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
+    print(f"written to {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

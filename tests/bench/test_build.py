@@ -1,0 +1,114 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lifelong.bench.build import learner_of, stream_of, task_names
+from lifelong.bench.job import weights_sha256
+from lifelong.bench.suites import resolve
+from lifelong.nets import Augment, GrowingHead, MultiHead, ResNet18, SmallCNN
+
+
+def settled(strategy: str = "fine-tune", seed: int = 0, **given: Any) -> dict[str, Any]:
+    return {**resolve("digits", strategy, {"limit": 5, "epochs": 1, **given}), "seed": seed}
+
+
+def learner(config: dict[str, Any]) -> Any:
+    return learner_of(config, stream_of(config))
+
+
+def modules(model: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"head": "growing"}, GrowingHead),
+        ({"head": "multi", "scenario": "task-incremental"}, MultiHead),
+        ({"model": "cnn", "width": 8}, SmallCNN),
+        ({"model": "resnet18", "width": 4}, ResNet18),
+        ({"augment": True}, Augment),
+    ],
+)
+def test_a_model_has_the_head_backbone_and_front_it_is_told(given: dict, kind: type[nn.Module]):
+    config = settled(**given)
+    stream = stream_of(config)
+    made = learner_of(config, stream)
+    assert modules(made.model, kind) == 1
+    task = next(iter(stream))
+    made.begin_task(task)
+    assert made.observe(next(iter(task))).isfinite()
+
+
+def test_a_fixed_head_has_all_outputs_from_the_start():
+    made = learner(settled())
+    assert made.model.head.out_features == 10
+    assert learner(settled(scenario="domain-incremental")).model.head.out_features == 2
+
+
+def test_xavier_leaves_no_bias():
+    made = learner(settled(init="xavier"))
+    for module in made.model.modules():
+        if isinstance(module, nn.Linear):
+            assert not module.bias.any()
+
+
+def test_adam_and_sgd_get_their_settings():
+    assert isinstance(learner(settled(optimizer="adam", lr=0.25)).optimizer, torch.optim.Adam)
+    made = learner(settled(optimizer="sgd", momentum=0.5, weight_decay=0.125)).optimizer
+    group = made.param_groups[0]
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0.125)
+
+
+def test_a_seed_makes_the_weights_whatever_the_strategy():
+    first = weights_sha256(learner(settled()).model)
+    assert weights_sha256(learner(settled("ewc+replay")).model) == first
+    assert weights_sha256(learner(settled(seed=1)).model) != first
+
+
+def test_the_global_random_state_is_not_touched():
+    before = torch.get_rng_state()
+    config = settled("der++", augment=True, head="growing")
+    stream = stream_of(config)
+    learner_of(config, stream).begin_task(stream.tasks[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_joint_learns_all_rows_as_one_task_and_is_measured_on_each():
+    config = settled("joint", head="growing")
+    stream = stream_of(config)
+    assert (len(stream), len(stream.tests)) == (1, 5)
+    assert len(stream.tasks[0].train) == 50
+    made = learner_of(config, stream)
+    assert made.predict(stream.tests[0].x).shape[1] == 10
+    assert task_names(config) == task_names(settled())
+
+
+def test_cumulative_learns_all_rows_so_far():
+    stream = stream_of(settled("cumulative"))
+    assert [len(task.train) for task in stream.tasks] == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"scenario": "permuted"}, {"scenario": "rotated"}, {"scenario": "blurry", "mixing": 0.2}],
+)
+def test_other_scenarios_have_as_many_tasks(given: dict):
+    assert len(stream_of(settled(tasks=2, **given))) == 2
+
+
+def test_iterations_go_over_epochs():
+    stream = stream_of(settled(iterations=3, epochs=7))
+    assert [len(task) for task in stream.tasks] == [3] * 5
+
+
+def test_a_random_class_order_depends_on_the_seed():
+    names = [task_names(settled(seed=seed, class_order="random")) for seed in (0, 0, 1)]
+    assert names[0] == names[1] != names[2]
+
+
+def test_what_cannot_be_cut_is_refused():
+    with pytest.raises(ValueError, match="7 tasks"):
+        stream_of(settled(tasks=7))
