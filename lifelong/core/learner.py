@@ -156,8 +156,8 @@ class Learner:
             InvalidBatch: columns of unequal length, NaN, another device, a label without output.
             NonFiniteLoss: the loss or the gradient is not finite.
 
-        Whatever it raises, the learner is as it was before the call; only an error in a strategy's own
-        `after_step` comes when the step has been taken.
+        Whatever it raises, the learner is as it was before the call; only an error in a
+        strategy's own `after_step` comes when the step has been taken.
         """
         batch = self._received(batch)
         with self._guard, self.random:

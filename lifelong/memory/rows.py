@@ -96,7 +96,7 @@ class Rows:
         return self.check_some(columns)
 
     def check_some(self, columns: Mapping[str, Tensor]) -> int:
-        """Check as `check` does, but let columns be missing, such as outputs that are not there yet.
+        """Check as `check` does, but let columns be missing, such as outputs to come.
 
         Raises:
             InvalidBatch: as `check`.
