@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     again.set_defaults(act=_reproduce)
     again.add_argument("table", nargs="?", metavar="TABLE", help="all tables if left out")
     again.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4], help="(default: 0,1,2,3,4)")
+    again.add_argument("--into", type=Path, metavar="FILE", help="a Markdown page to update")
     for command in (demo, run, again):
         command.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/NAME)")
         command.add_argument(
@@ -124,7 +125,10 @@ def _reproduce(options: argparse.Namespace) -> int:
             folders = reproduce.folders(table, options.seeds, out)
             results = run_all(configs, folders, workers=options.workers, tell=progress.tell)
         reproduce.write(table, results, out, options.command)
-        print((out / "table.md").read_text("utf-8"))
+        text = (out / "table.md").read_text("utf-8")
+        if options.into:
+            reproduce.put_into(options.into, table, text)
+        print(text)
     return 0
 
 

@@ -115,6 +115,17 @@ def comparisons(table: Table, results: Sequence[Mapping[str, Any]]) -> list[Comp
     ]
 
 
+def put_into(page: Path, table: Table, text: str) -> None:
+    """Put a table's section into a Markdown page, in the place of an earlier one if it has one."""
+    old = page.read_text("utf-8") if page.exists() else "# Results\n"
+    heads = re.split(r"(?m)^(?=## )", old)
+    parts = [part for part in heads if not part.startswith(f"## {table.title}\n")]
+    place = next((i for i, part in enumerate(heads) if part not in parts), len(parts))
+    parts.insert(place, text)
+    whole = "\n\n".join(part.strip() for part in parts) + "\n"
+    write_atomic(page, whole.encode())
+
+
 def write(
     table: Table, results: Sequence[Mapping[str, Any]], out: Path, command: str
 ) -> list[Comparison]:

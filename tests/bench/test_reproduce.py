@@ -129,3 +129,14 @@ def test_a_table_runs_and_is_written(tiny: reproduce.Table, tmp_path: Path):
         assert cell["accuracies"] == accuracies
         assert cell["ours"] == pytest.approx(50 * sum(accuracies))
         assert cell["seeds"] == len(cell["seconds"]) == 2
+
+
+def test_a_table_takes_the_place_of_its_earlier_section(tmp_path):
+    page = tmp_path / "results.md"
+    first, second = (reproduce.read_table(name) for name in reproduce.table_names())
+    reproduce.put_into(page, first, f"## {first.title}\n\nold\n")
+    reproduce.put_into(page, second, f"## {second.title}\n\nother\n")
+    reproduce.put_into(page, first, f"## {first.title}\n\nnew\n")
+    assert page.read_text() == (
+        f"# Results\n\n## {first.title}\n\nnew\n\n## {second.title}\n\nother\n"
+    )
