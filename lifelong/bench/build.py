@@ -79,8 +79,8 @@ def learner_of(config: Config, stream: Stream) -> Learner:
         else torch.optim.SGD(model.parameters(), momentum=config["momentum"], **options)
     )
     strategies = recipes.make(config["strategy"], config["settings"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Learner(model, optimizer, strategies, seed=config["seed"], device=device)
+    seed, device = config["seed"], config["device"]
+    return Learner(model, optimizer, strategies, seed=seed, device=device)
 
 
 def _cut(data: Labelled, config: Config) -> Stream:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from typing import Any, Literal, get_args
 
+import torch
+
 from lifelong.bench.recipes import make, parts
 from lifelong.core.errors import UnknownName
 from lifelong.streams import DATASETS
@@ -165,7 +167,9 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
         else:
             raise UnknownName("setting", key, known)
     make(strategy, settings)  # refuses wrong ones now rather than in the middle of a run
-    return {"suite": name, "strategy": strategy, **suite, "settings": settings}
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    own = {"suite": name, "strategy": strategy, "device": device}
+    return {**own, **suite, "settings": settings}
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {

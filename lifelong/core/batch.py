@@ -146,12 +146,10 @@ class Batch:
         """Move every column to a device; nothing is copied when all are there already."""
         if all(column.device == device for _, column in self.columns()):
             return self
-        return replace(
-            batch_of_columns(
-                {name: column.to(device, non_blocking=True) for name, column in self.columns()}
-            ),
-            new=self.new,
-        )
+        # Back to the host a copy must be waited for: it may be read at once.
+        ahead = device.type != "cpu"
+        moved = {name: column.to(device, non_blocking=ahead) for name, column in self.columns()}
+        return replace(batch_of_columns(moved), new=self.new)
 
 
 def named_inputs(x: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:

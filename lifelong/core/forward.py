@@ -62,17 +62,20 @@ def frozen_copy(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     Args:
         model: is left as it is.
         tensors: by the names of parameters and buffers; used, not copied. What the model has
-            gained since they were taken is copied from it.
+            gained since they were taken is 0, so that the copy does not depend on what that has
+            learned meanwhile.
     """
-    # Told that they are there already, deepcopy leaves the tensors that are replaced alone.
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    memo = {id(own[name]): own[name] for name in tensors if name in own}
-    copied = copy.deepcopy(model, memo)
-    for name, tensor in tensors.items():
-        path, _, leaf = name.rpartition(".")
-        module = copied.get_submodule(path)
-        if leaf in module._parameters:
-            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
-        else:
-            module._buffers[leaf] = tensor
-    return copied.requires_grad_(False).eval()
+    # Told that these are the copies of its tensors, deepcopy puts them in, in every place.
+    memo: dict[int, Tensor] = {
+        id(own[name]): nn.Parameter(tensor, requires_grad=False)
+        if isinstance(own[name], nn.Parameter)
+        else tensor
+        for name, tensor in tensors.items()
+        if name in own
+    }
+    copied = copy.deepcopy(model, memo).requires_grad_(False).eval()
+    for name, gained in (*copied.named_parameters(), *copied.named_buffers()):
+        if name not in tensors:
+            gained.data.zero_()
+    return copied

@@ -76,21 +76,20 @@ class Guard:
 
     def watch_loss(self, loss: Tensor, batch: Batch, output: Any) -> None:
         """Look at the loss before the backward pass, or have it sent to the host meanwhile."""
-        self._seen = batch, output
         if self._flag is None:
             if not math.isfinite(loss.item()):
                 raise explain_non_finite(batch, output, self._learner.steps, "the loss")
         else:
             self._flag.copy_(loss.detach(), non_blocking=True)
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(self._learner.device))
 
-    def check_loss(self) -> None:
+    def check_loss(self, batch: Batch, output: Any) -> None:
         """Raise if the loss that was sent to the host is not finite."""
         if self._flag is None:
             return
         self._arrived.synchronize()
         if not math.isfinite(self._flag.item()):
-            raise explain_non_finite(*self._seen, self._learner.steps, "the loss")
+            raise explain_non_finite(batch, output, self._learner.steps, "the loss")
 
     def check_gradient(self, batch: Batch, output: Any) -> None:
         """Raise if the gradient is not finite (on the CPU)."""

@@ -19,7 +19,7 @@ from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard
-from lifelong.core.loss import RowLoss, cross_entropy, reduce, row_loss
+from lifelong.core.loss import RowLoss, cross_entropy, explain_non_finite, reduce, row_loss
 from lifelong.core.random import RandomState
 from lifelong.core.strategy import State, Strategy, acts_at
 from lifelong.core.task import HasData, TaskLike, TaskSpec
@@ -196,7 +196,10 @@ class Learner:
         self.current = None
 
     def consolidate(self, data: Iterable[Batch] | HasData) -> None:
-        """Let strategies consolidate without a task's end: by a cadence, or when drift says so."""
+        """Let strategies consolidate without a task's end: by a cadence, or when drift says so.
+
+        When one of them fails, all are as they were before.
+        """
         data = data.data if isinstance(data, HasData) else data
         if isinstance(data, Iterator):
             raise ValueError(
@@ -206,9 +209,15 @@ class Learner:
         rows = _Moved(data, self)
         if next(iter(rows), None) is None:
             raise EmptyTask("a task without rows; give end_task the batches it learned from")
-        with self.random:
-            for strategy in self._consolidating:
-                strategy.consolidate(self, rows)
+        before = [restore.copied(strategy.state_dict()) for strategy in self._consolidating]
+        try:
+            with self.random:
+                for strategy in self._consolidating:
+                    strategy.consolidate(self, rows)
+        except BaseException:
+            for strategy, state in zip(self._consolidating, before, strict=True):
+                strategy.load_state_dict(state)
+            raise
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Compute the loss of each row, (rows,), or a scalar if that is all the loss gives."""
@@ -315,19 +324,21 @@ class Learner:
         self._guard.watch_loss(loss, batch, output)
         scaled = loss if self.accumulate == 1 else loss / self.accumulate
         (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]
-        self._guard.check_loss()
+        self._guard.check_loss(batch, output)
 
     def _step(self, batch: Batch, output: Any) -> None:
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
             found = self._scaler._found_inf_per_device(self.optimizer)
             overflow = any(bool(flag) for flag in found.values())
+            if overflow and self._scaler.get_scale() <= 1:
+                raise explain_non_finite(batch, output, self.steps, "the gradient")
         else:
             overflow = False
-            self._guard.check_gradient(batch, output)
         if not overflow:
             for strategy in self._projecting:
                 strategy.project(self)
+            self._guard.check_gradient(batch, output)
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         if self._scaler is None:

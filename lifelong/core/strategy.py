@@ -29,7 +29,8 @@ class Strategy:
             None, lists or dicts, or an object with `state_dict` and `load_state_dict`.
         generator: the strategy's own randomness (CPU); the learner seeds it. `extend` and
             `penalty` change nothing that `state` names and draw only from here, so that a step
-            that fails can be undone; `project` is called once the step is sure to be taken.
+            that fails can be undone. A step may still fail after `project`, when what that makes
+            is not finite; `after_step` is then not called.
         device: where the learner computes.
 
     Example:

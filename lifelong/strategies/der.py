@@ -67,6 +67,7 @@ class DER(Replay):
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows with the outputs they have just had."""
         del learner
+        self._logits = None
         logits: Tensor = output[: batch.new].float()
         # An answer that a task masks is none: a later task of that id may show it.
         logits = torch.where(logits > MASKED, logits, float("nan"))

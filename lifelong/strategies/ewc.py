@@ -75,7 +75,7 @@ class EWC(Quadratic):
             self.add(learner, information)
             return
         for name, new in information.items():
-            weight = learner.parameters[name].detach()
+            weight = learner.parameters[name].detach().to(new.dtype)
             held = self.importance.get(name, torch.zeros_like(new))
             anchor = self.anchor.get(name, weight)
             total = held + new

@@ -100,8 +100,11 @@ class LwF(Strategy):
         first = next(iter(data))
         some = first.rows(slice(1))
         self.width = learner.predict(some.x, some.task).shape[1]
-        seen = {task.id: list(task.classes) for task in learner.tasks}
-        self.known = [classes for classes in seen.values() if classes] or [list(range(self.width))]
+        seen: dict[int, set[int]] = {}
+        for task in learner.tasks:
+            seen.setdefault(task.id, set()).update(task.classes)
+        self.known = [sorted(classes or range(self.width)) for classes in seen.values()]
+        self.known = self.known or [list(range(self.width))]
 
     def _distance(self, student: Tensor, taught: Tensor, classes: list[int] | None) -> Tensor:
         """Compare on some classes, or on all with what the teacher lacks taught to be 0."""
