@@ -117,9 +117,9 @@ def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> 
 
 
 def _torch_rows(loss: Callable[..., Tensor], whole: bool, output: Tensor, batch: Batch) -> Tensor:
-    if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and batch.y.dtype == torch.int64:
-        if not batch.y.is_cuda:  # to look there would stall it at every step
-            check_labels(output, batch.y)
+    classes = isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and batch.y.dtype == torch.int64
+    if classes and not batch.y.is_cuda:  # to look there would stall it at every step
+        check_labels(output, batch.y)
     if batch.y.is_floating_point() and batch.y.shape != output.shape:
         raise InvalidBatch(
             f"outputs have shape {tuple(output.shape)} and targets {tuple(batch.y.shape)}; torch "
