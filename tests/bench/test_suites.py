@@ -18,7 +18,11 @@ def test_every_suite_resolves_with_every_strategy_to_plain_data(suite: str):
     for strategy in RECIPES:
         config = resolve(suite, strategy, {})
         assert json.loads(json.dumps(config)) == config
-        assert set(config) == {f.name for f in fields(Suite)} - {"summary"} | {"suite", "strategy"}
+        assert set(config) == {f.name for f in fields(Suite)} - {"summary"} | {
+            "suite",
+            "strategy",
+            "device",
+        }
         assert set(config["settings"]) == {strategy}
     assert SUITES[suite].summary
 
