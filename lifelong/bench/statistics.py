@@ -70,10 +70,11 @@ class Summary(TypedDict):
 def label(strategy: str) -> str:
     """Return a strategy's name as people write it.
 
-    >>> label("ewc"), label("replay"), label("MyMethod")
-    ('EWC', 'Replay', 'MyMethod')
+    >>> label("ewc"), label("replay"), label("MyMethod"), label("ewc+der++")
+    ('EWC', 'Replay', 'MyMethod', 'EWC + DER++')
     """
-    return SPELLING.get(strategy, strategy[:1].upper() + strategy[1:])
+    named = [part.replace("\0", "++") for part in strategy.replace("++", "\0").split("+")]
+    return " + ".join(SPELLING.get(part, part[:1].upper() + part[1:]) for part in named)
 
 
 def by_strategy(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from lifelong.bench.recipes import make, parts
+from lifelong.bench.recipes import RECIPES, make, parts
 from lifelong.core.errors import UnknownName
 from lifelong.streams import DATASETS
 
@@ -159,6 +159,10 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
         owner, dot, setting = key.rpartition(".")
         if dot:
             if owner in settings:
+                if isinstance(value, bool) and isinstance(
+                    RECIPES[owner].settings().get(setting), str
+                ):
+                    value = str(value).lower()  # "true" can be the name of something
                 settings[owner][setting] = value
             else:
                 parts(owner)

@@ -72,11 +72,12 @@ class Batch:
 
         Ids must be integers, and weights floating-point numbers.
         """
-        lengths = {name: column.shape[0] if column.ndim else 0 for name, column in self.columns()}
-        if len(set(lengths.values())) != 1:
+        columns = self.columns()
+        rows = self.y.shape[0] if self.y.ndim else 0
+        if any(column.shape[:1] != (rows,) for _, column in columns):
+            lengths = {name: column.shape[0] if column.ndim else 0 for name, column in columns}
             told = ", ".join(f"{name} has {rows}" for name, rows in lengths.items())
             raise InvalidBatch(f"the columns of a batch differ in rows: {told}; give each the same")
-        rows = lengths["y"]
         if rows == 0:
             raise InvalidBatch("a batch of 0 rows; skip empty batches")
         if not 0 <= self.new <= rows:

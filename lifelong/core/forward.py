@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lifelong.core.batch import Inputs
+from lifelong.core.errors import InvalidBatch
 
 
 def wants_task(model: nn.Module) -> bool:
@@ -30,9 +32,23 @@ def forward(model: Callable[..., Any], x: Inputs, task: Tensor | None = None) ->
         model: any module.
         x: inputs, rows first.
         task: (rows,) int64 task ids, -1 for not known; pass None to a model that does not want it.
+
+    Raises:
+        InvalidBatch: the model takes no bytes, and x is of them.
     """
     inputs, named = ((), x) if isinstance(x, dict) else ((x,), {})
-    output: Tensor = model(*inputs, **named) if task is None else model(*inputs, **named, task=task)
+    if task is not None:
+        named = {**named, "task": task}
+    try:
+        output: Tensor = model(*inputs, **named)
+    except RuntimeError as error:
+        columns = x.values() if isinstance(x, dict) else (x,)
+        if "dtype" in str(error) and any(column.dtype == torch.uint8 for column in columns):
+            raise InvalidBatch(
+                f"the model cannot take x of torch.uint8 ({error}); convert it (x.float() / 255), "
+                "or put lifelong.nets.Pixels before the model"
+            ) from error
+        raise
     return output
 
 

@@ -35,8 +35,9 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
     known = {id(p) for p in named.values()}
     missing = [name for name, p in named.items() if id(p) not in {id(h) for h in held}]
     if missing:
+        told = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         raise OptimizerMismatch(
-            f"the optimizer misses {', '.join(missing)}; make it with model.parameters(), or set "
+            f"the optimizer misses {told}; make it with model.parameters(), or set "
             "requires_grad=False on what shall stay as it is"
         )
     # Parameters of the model that do not train may stay: optimizers skip them.

@@ -42,11 +42,11 @@ class Guard:
     def __enter__(self) -> None:
         learner = self._learner
         self._generators = [(s.generator, s.generator.get_state()) for s in learner.strategies]
-        self._batches = learner.batches
+        self._counts = learner.batches, learner.pending
         self._gradients: list[Tensor | None] | None = None
         if self._buffers:
             torch._foreach_copy_(self._kept_buffers, self._buffers)
-        if learner.batches % learner.accumulate:
+        if learner.pending:
             self._gradients = [
                 None if p.grad is None else p.grad.clone() for p in learner.parameters.values()
             ]
@@ -60,7 +60,7 @@ class Guard:
         if error is None:
             return
         learner = self._learner
-        learner.batches = self._batches
+        learner.batches, learner.pending = self._counts
         for generator, state in self._generators:
             generator.set_state(state)
         if self._buffers:

@@ -101,6 +101,8 @@ class Learner:
         """The id of the task that is open."""
         self.batches = 0
         """Batches observed."""
+        self.pending = 0
+        """Batches whose gradients have been accumulated and wait for a step."""
         self.steps = 0
         """Steps of the optimizer."""
         self.parameters = growth.trainable(model)
@@ -110,6 +112,9 @@ class Learner:
         self._loss: RowLoss = row_loss(loss)
         self._train_model: Callable[..., Any] = torch.compile(model) if compile else model
         self._scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
+        if self._scaler is not None:
+            # The scale is there from the start: a resumed learner may have to step before a loss.
+            self._scaler.scale(torch.zeros((), device=self.device))
         self._guard = Guard(self)
         for index, strategy in enumerate(self.strategies):
             strategy.attach(self.device, _derived(seed, f"strategy {index}"))
@@ -135,6 +140,11 @@ class Learner:
         """
         spec = TaskSpec(task) if isinstance(task, int) else TaskSpec(task.id, tuple(task.classes))
         if self.current == spec.id:
+            if spec.classes not in ((), self.tasks[-1].classes):
+                raise ValueError(
+                    f"task {spec.id} is open with classes {list(self.tasks[-1].classes)}, not "
+                    f"{list(spec.classes)}; call end_task(data) before it gains others"
+                )
             return
         if self.current is not None:
             raise ValueError(
@@ -172,7 +182,8 @@ class Learner:
                 loss = loss + strategy.penalty(self, batch, output)
             self._backward(loss, batch, output)
             self.batches += 1
-            if self.batches % self.accumulate == 0:
+            self.pending += 1
+            if self.pending == self.accumulate:
                 self._step(batch, output)
         if self._watching:
             output = _detached(output)
@@ -198,7 +209,8 @@ class Learner:
     def consolidate(self, data: Iterable[Batch] | HasData) -> None:
         """Let strategies consolidate without a task's end: by a cadence, or when drift says so.
 
-        When one of them fails, all are as they were before.
+        Gradients that have been accumulated for less than a whole step make one before, with the
+        mean of their batches. When a strategy fails, all are as they were before.
         """
         data = data.data if isinstance(data, HasData) else data
         if isinstance(data, Iterator):
@@ -207,8 +219,14 @@ class Learner:
                 "give a list of batches, or a stream's task"
             )
         rows = _Moved(data, self)
-        if next(iter(rows), None) is None:
+        first = next(iter(rows), None)
+        if first is None:
             raise EmptyTask("a task without rows; give end_task the batches it learned from")
+        if self.pending:
+            with self._guard, self.random:
+                gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+                torch._foreach_mul_(gradients, self.accumulate / self.pending)
+                self._step(first, None)
         before = [restore.copied(strategy.state_dict()) for strategy in self._consolidating]
         try:
             with self.random:
@@ -347,6 +365,7 @@ class Learner:
             self._scaler.step(self.optimizer)
             self._scaler.update()
         self.optimizer.zero_grad()
+        self.pending = 0
         if not overflow:
             self.steps += 1
             if self.scheduler is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 PARTS = {
-    *("settings", "tasks", "current", "batches", "steps", "random", "model"),
+    *("settings", "tasks", "current", "batches", "pending", "steps", "random", "model"),
     *("optimizer", "scheduler", "scaler", "strategies", "gradients"),
 }
 """What a learner's state has."""
@@ -31,6 +31,7 @@ def gather(learner: Learner) -> State:
         "tasks": [{"id": task.id, "classes": list(task.classes)} for task in learner.tasks],
         "current": learner.current,
         "batches": learner.batches,
+        "pending": learner.pending,
         "steps": learner.steps,
         "random": learner.random.state_dict(),
         "model": dict(learner.model.state_dict()),
@@ -42,7 +43,7 @@ def gather(learner: Learner) -> State:
             for strategy in learner.strategies
         ],
         "gradients": {name: p.grad for name, p in learner.parameters.items() if p.grad is not None}
-        if learner.batches % learner.accumulate
+        if learner.pending
         else {},
     }
 
@@ -72,8 +73,8 @@ def fill(learner: Learner, state: State) -> None:
     if learner._scaler is not None:
         learner._scaler.load_state_dict(state["scaler"])
     learner.random.load_state_dict(state["random"])
-    learner.current, learner.batches = state["current"], state["batches"]
-    learner.steps = state["steps"]
+    learner.current, learner.steps = state["current"], state["steps"]
+    learner.batches, learner.pending = state["batches"], state["pending"]
     learner.optimizer.zero_grad()
     for name, gradient in state["gradients"].items():
         learner.parameters[name].grad = gradient.to(learner.device, copy=True)
@@ -133,11 +134,18 @@ def _check_frame(learner: Learner, state: State) -> list[TaskSpec]:
 
 def _check_progress(learner: Learner, state: State, tasks: list[TaskSpec]) -> None:
     """Check the parts that are filled in last, when there is no way back."""
-    current, counts = state["current"], (state["batches"], state["steps"])
+    current = state["current"]
+    counts = state["batches"], state["pending"], state["steps"]
     if current is not None and current not in [task.id for task in tasks]:
         raise StateMismatch(f"task {current!r} is open in the state, but was never begun there")
     if not all(type(count) is int and count >= 0 for count in counts):
-        raise StateMismatch(f"the state counts {counts} batches and steps; not whole numbers")
+        raise StateMismatch(
+            f"the state counts {counts} batches, those pending and steps; not whole numbers"
+        )
+    if state["pending"] >= learner.accumulate:
+        raise StateMismatch(
+            f"{state['pending']} batches wait for a step of {learner.accumulate} in the state"
+        )
     for name, own in learner.random.state_dict().items():
         saved = state["random"].get(name, own)
         if not isinstance(saved, Tensor) or (saved.dtype, saved.shape) != (own.dtype, own.shape):

@@ -112,15 +112,21 @@ class Memory:
         if len(slots):
             kept.put(slots, columns, source)
 
-    def draw(self, rows: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, rows: int, generator: torch.Generator, times: int = 1) -> dict[str, Tensor]:
         """Copy random rows: uniformly, none twice, in random order; all if it holds fewer.
+
+        Args:
+            rows: how many.
+            generator: of the CPU; all chance comes from it.
+            times: how many such draws, independent of each other, to put one after the other.
 
         Returns:
             (rows, ...) of each column on the memory's device; {} before the first rows were added.
         """
         if self._rows is None:
             return {}
-        return self._rows.take(self._distinct(rows, generator))
+        slots = [self._distinct(rows, generator) for _ in range(times)]
+        return self._rows.take(slots[0] if times == 1 else np.concatenate(slots))
 
     def draw_slots(self, rows: int, generator: torch.Generator) -> Tensor:
         """Draw as `draw` does, but only the slots, (rows,) int64 on the CPU, for `read`.

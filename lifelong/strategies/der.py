@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.core.loss import reduce
 from lifelong.nets.heads import MASKED
@@ -23,7 +24,8 @@ class DER(Replay):
     loss = row losses of the new rows + strength * mean of (output - stored output)**2
     Buzzega et al. 2020, arXiv:2004.07211 (dark experience replay; strength is alpha).
 
-    Outputs that the model did not have yet, or masked, when a row was stored are not compared.
+    Outputs that the model did not have yet, or masked, when a row was stored are not compared:
+    they count as equal in the mean.
 
     Args:
         capacity: how many rows the memory holds.
@@ -57,6 +59,9 @@ class DER(Replay):
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Squared distance between the outputs now and then."""
         del learner, batch
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            told = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise InvalidBatch(f"the output is {told}; this keeps outputs of shape (rows, classes)")
         if self._logits is None:
             return 0.0
         rows, then = self._logits
@@ -110,11 +115,14 @@ class DERpp(DER):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append one draw for its outputs and another for its labels."""
-        batch = super().extend(learner, batch)
-        self._labelled = None
-        drawn = self.draw(learner, batch)
-        if drawn:
-            batch, self._labelled = appended(batch, drawn)
+        self._logits = self._labelled = None
+        drawn = self.draw(learner, batch, times=2)
+        if not drawn:
+            return batch
+        batch, rows = appended(batch, drawn)
+        middle = (rows.start + rows.stop) // 2
+        self._logits = slice(rows.start, middle), drawn["logits"][: middle - rows.start]
+        self._labelled = slice(middle, rows.stop)
         return batch
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:

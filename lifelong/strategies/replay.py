@@ -77,8 +77,11 @@ class Replay(Strategy):
         """Erase the rows with these ids from the memory."""
         self.memory.forget(keys)
 
-    def draw(self, learner: Learner, batch: Batch) -> dict[str, Tensor]:
-        """Draw the columns of as many rows as one batch replays, to the learner's device."""
+    def draw(self, learner: Learner, batch: Batch, times: int = 1) -> dict[str, Tensor]:
+        """Draw the columns of as many rows as one batch replays, to the learner's device.
+
+        With several `times`, that many independent draws follow each other.
+        """
         self.memory.check(self.kept(batch))
         grouped = self.by == "class" and self.memory.policy.name != "reservoir"
         if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
@@ -88,7 +91,7 @@ class Replay(Strategy):
             )
         if len(self.memory) == 0:
             return {}
-        drawn = self.memory.draw(self.rows or batch.new, self.generator)
+        drawn = self.memory.draw(self.rows or batch.new, self.generator, times)
         return {name: column.to(learner.device) for name, column in drawn.items()}
 
     def keep(self, batch: Batch, more: dict[str, Tensor]) -> None:

@@ -59,7 +59,8 @@ class SI(Quadratic):
             if parameter.grad is None:
                 continue
             if name not in self.path:
-                self.path[name] = torch.zeros_like(parameter)
+                wide = torch.promote_types(parameter.dtype, torch.float32)
+                self.path[name] = torch.zeros_like(parameter, dtype=wide)
                 self.start[name] = parameter.detach().clone()
                 self.latest[name] = self.start[name].clone()
             self._gradients[name] = parameter.grad
@@ -71,12 +72,28 @@ class SI(Quadratic):
             pulled.update(zip(names, sums, strict=True))
         for name, gradient in pulled.items():
             own = self._gradients[name]
-            learner.parameters[name].grad = own.clone() if gradient is None else gradient
+            learner.parameters[name].grad = own.clone() if gradient is None else gradient.to(own)
 
-    @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Add the step just taken to the path."""
         del batch, output
+        self._walk(learner)
+
+    @torch.no_grad()
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Turn the task's path into importance, and start the next path here."""
+        del data
+        self._walk(learner)  # a step that was taken between batches
+        learned = {
+            name: path.clamp(min=0)
+            / ((learner.parameters[name] - self.start[name]).square() + self.damping)
+            for name, path in self.path.items()
+        }
+        self.add(learner, learned)
+        self.path, self.start, self.latest = {}, {}, {}
+
+    @torch.no_grad()
+    def _walk(self, learner: Learner) -> None:
         if not self._gradients:
             return
         weights: list[Tensor] = [learner.parameters[name] for name in self._gradients]
@@ -86,15 +103,3 @@ class SI(Quadratic):
         torch._foreach_addcmul_(path, list(steps), list(self._gradients.values()), value=-1.0)
         torch._foreach_copy_(latest, weights)
         self._gradients = {}
-
-    @torch.no_grad()
-    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
-        """Turn the task's path into importance, and start the next path here."""
-        del data
-        learned = {
-            name: path.clamp(min=0)
-            / ((learner.parameters[name] - self.start[name]).square() + self.damping)
-            for name, path in self.path.items()
-        }
-        self.add(learner, learned)
-        self.path, self.start, self.latest = {}, {}, {}

@@ -106,3 +106,7 @@ def test_numbers_that_make_no_sense_are_refused(name: str, value: float):
 
 def test_what_may_be_left_open_may_be_none():
     assert resolve("digits", "ewc", {"limit": None, "iterations": None})["limit"] is None
+
+
+def test_a_setting_may_be_called_true():
+    assert resolve("digits", "ewc", {"ewc.fisher": True})["settings"]["ewc"]["fisher"] == "true"

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from lifelong.core.errors import InvalidBatch
 from lifelong.core.forward import evaluating, forward, frozen_copy, wants_task
 
 
@@ -72,3 +73,11 @@ def test_a_teacher_gets_tasks_and_named_inputs():
     weights = {"scale": torch.tensor(3.0)}
     answer = forward(frozen_copy(Aware(), weights), {"x": torch.ones(2, 1)}, torch.tensor([0, 5]))
     assert answer.tolist() == [[3.0], [8.0]]
+
+
+def test_bytes_for_a_model_that_takes_none_name_the_way_out():
+    model = nn.Linear(4, 2)
+    with pytest.raises(InvalidBatch, match=r"x of torch.uint8 .*convert it \(x\.float\(\) / 255\)"):
+        forward(model, torch.zeros(3, 4, dtype=torch.uint8))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        forward(model, torch.zeros(3, 5))

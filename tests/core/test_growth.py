@@ -158,3 +158,9 @@ def test_adoption_happens_once():
     check_optimizer(model, optimizer)
     assert len(optimizer.param_groups[0]["params"]) == len(list(model.parameters()))
     assert grow(model, TaskSpec(0)) == []
+
+
+def test_of_many_missing_parameters_five_are_named():
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(9)))
+    with pytest.raises(OptimizerMismatch, match=r"3\.weight and 11 more; make it"):
+        check_optimizer(model, torch.optim.SGD(model[0].parameters(), lr=0.1))

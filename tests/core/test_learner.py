@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import EmptyTask, InvalidBatch
+from lifelong.core.errors import EmptyTask, InvalidBatch, NonFiniteLoss
 from lifelong.core.learner import Learner, _derived
 from lifelong.core.strategy import Strategy
 from lifelong.core.task import TaskSpec
@@ -457,3 +457,46 @@ def test_a_task_must_have_an_id():
     with pytest.raises(ValueError, match="task id -1"):
         taught.begin_task(-1)
     assert (taught.tasks, taught.current) == ([], None)
+
+
+def test_what_has_accumulated_at_the_end_of_a_task_makes_a_step_of_its_own():
+    """Three batches of a step of four count in full, and nothing is left for the next task."""
+    large, small = net(dropout=0), net(dropout=0)
+    for model in (large, small):
+        model[1] = nn.Identity()
+    three = batches(3)
+    whole_batch = Batch.of(torch.cat([b.x for b in three]), torch.cat([b.y for b in three]))
+    learner(large).observe(whole_batch)
+    taught = learner(small, accumulate=4)
+    taught.begin_task(0)
+    for batch in three:
+        taught.observe(batch)
+    assert (taught.pending, taught.steps) == (3, 0)
+    taught.end_task(three)
+    assert (taught.pending, taught.steps, taught.batches) == (0, 1, 3)
+    assert all(p.grad is None for p in small.parameters())
+    for a, b in zip(large.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_last_step_that_is_not_finite_keeps_what_has_accumulated():
+    taught = learner(net(dropout=0), accumulate=4)
+    taught.begin_task(0)
+    taught.observe(batches(1)[0])
+    next(iter(taught.parameters.values())).grad.fill_(torch.nan)
+    before = flat(taught.state_dict())
+    with pytest.raises(NonFiniteLoss, match="the gradient is not finite"):
+        taught.end_task(batches(1))
+    assert flat(taught.state_dict()) == before
+    assert taught.current == 0
+
+
+def test_an_open_task_does_not_gain_classes_unnoticed():
+    taught = learner(growing())
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    taught.begin_task(0)
+    with pytest.raises(
+        ValueError, match=r"task 0 is open with classes \[0, 1\], not \[0, 2\]; call"
+    ):
+        taught.begin_task(TaskSpec(0, (0, 2)))

@@ -278,3 +278,12 @@ def test_errors(tmp_path: Path) -> None:
         memory.read(torch.tensor([20]))
     with pytest.raises(InvalidBatch, match="logits"):
         memory.write(torch.tensor([0]), {"logits": torch.zeros(1, 2)})
+
+
+def test_several_draws_at_once_are_the_draws_one_after_the_other():
+    memory = Memory(50)
+    memory.add({"y": torch.arange(50)}, None, torch.Generator())
+    one, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    twice = memory.draw(20, one, times=2)["y"]
+    assert twice.tolist() == [*memory.draw(20, other)["y"], *memory.draw(20, other)["y"]]
+    assert len(set(twice[:20].tolist())) == len(set(twice[20:].tolist())) == 20

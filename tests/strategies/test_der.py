@@ -15,7 +15,7 @@ from strategy_models import (
 from strategy_models import mlp as fixed
 from torch.nn import functional as F
 
-from lifelong import DER, Batch, DERpp, Replay, TaskSpec
+from lifelong import DER, Batch, DERpp, Learner, Replay, TaskSpec
 from lifelong.core.errors import InvalidBatch
 
 
@@ -199,3 +199,13 @@ def test_outputs_that_a_task_masked_are_not_compared_once_it_shows_them():
         losses = [learner.observe(batch) for batch in batches]
         learner.end_task(batches)
     assert max(losses) < 10
+
+
+@pytest.mark.parametrize("kind", [DER, DERpp])
+def test_outputs_that_are_no_rows_of_classes_are_refused_before_the_step(kind):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    learner = Learner(model, optimizer, [kind(10)], loss=F.mse_loss)
+    with pytest.raises(InvalidBatch, match=r"the output is \(3,\); this keeps outputs of shape"):
+        learner.observe(Batch.of(torch.zeros(3, 4), torch.zeros(3)))
+    assert learner.steps == 0

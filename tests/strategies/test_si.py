@@ -133,3 +133,32 @@ def test_a_weight_that_appears_later_starts_its_path_then():
 def test_settings_out_of_range_are_refused_by_name(settings, told):
     with pytest.raises(ValueError, match=told):
         SI(**settings)
+
+
+def test_the_step_at_the_end_of_a_task_is_on_the_path():
+    si, whole = SI(0.5), SI(0.5)
+    third, joined = learner_of(si, accumulate=3), learner_of(whole)
+    first, second = batches_of(2)
+    for learner in (third, joined):
+        learner.begin_task(0)
+    third.observe(first)
+    third.observe(second)
+    both = first.extended(second)
+    joined.observe(type(both).of(both.x, both.y))
+    third.end_task([first])
+    joined.end_task([first])
+    expect_close(si.importance, whole.importance)
+    assert max(value.max() for value in si.importance.values()) > 0
+
+
+def test_a_model_in_bf16_keeps_a_path_in_fp32():
+    si = SI(0.5)
+    learner = learner_of(si, lambda: mlp().bfloat16())
+    rows = [type(b).of(b.x.bfloat16(), b.y) for b in batches_of(4)]
+    for task in (0, 1):
+        learner.begin_task(task)
+        for batch in rows:
+            learner.observe(batch)
+        assert {value.dtype for value in si.path.values()} == {torch.float32}
+        learner.end_task(rows)
+    assert {p.dtype for p in learner.parameters.values()} == {torch.bfloat16}
