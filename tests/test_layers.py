@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1] / "lifelong"
 TORCH = {"torch", "numpy"}
 BENCH = TORCH | {"rich", "sklearn", "matplotlib", "jinja2", "markupsafe"}
 DATA = {"pooch", "PIL", "pyarrow", "sklearn"}
+SERVE = {"apsw", "mlflow", "sqlalchemy", "fastapi", "starlette", "pydantic", "uvicorn", "msgspec"}
+SERVE |= {"prometheus_client", "yaml", "httpx", "anyio"}
 STRATEGIES = {"core", "memory", "nets"}
 
 MAY_IMPORT = {
@@ -23,6 +25,7 @@ MAY_IMPORT = {
     "drift": ({"core"}, TORCH),
     "strategies": (STRATEGIES, TORCH),
     "checks": (STRATEGIES | {"strategies", "streams"}, TORCH),
+    "serve": ({"core", "metrics", "drift"}, TORCH | SERVE),
     "bench": (
         STRATEGIES | {"", "__version__", "strategies", "streams", "metrics", "drift"},
         BENCH | DATA,

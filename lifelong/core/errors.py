@@ -46,6 +46,22 @@ class DatasetError(LifelongError):
     """A data file that is missing, damaged or not what it claims to be."""
 
 
+class LogError(LifelongError):
+    """An event log that cannot be opened or written, or whose content is damaged."""
+
+
+class RegistryError(LifelongError):
+    """A version that is missing or damaged, or a registry that cannot be read or written."""
+
+
+class AuditError(LifelongError):
+    """An audit trail that has been altered, cut or cannot be continued."""
+
+
+class ConfigError(LifelongError, ValueError):
+    """A service's configuration with a missing, unknown or senseless setting."""
+
+
 class UnknownName(LifelongError, ValueError):
     """A suite, strategy, data set or setting that does not exist."""
 
