@@ -1,0 +1,89 @@
+"""Anchors: labelled rows of each task or period that never train, to notice forgetting with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lifelong.serve.rows import chance_of
+
+
+class Anchors:
+    """Hold out a share of the labelled rows, chosen by a hash of their ids.
+
+    Whether a row is one depends on its id alone, so no restart and no other row changes it. Of
+    each group the `limit` rows with the smallest hashes are kept: a uniform sample of the group
+    whatever the order in which rows come. Those beyond the limit still never train.
+
+    Args:
+        share: of the rows, between 0 and 1.
+        limit: rows kept of each group.
+
+    Raises:
+        ValueError: the share or the limit is out of range.
+
+    Example:
+        >>> anchors = Anchors(share=0.5, limit=10)
+        >>> sum(anchors.chosen(f"event {i}") for i in range(1000)) in range(450, 550)
+        True
+    """
+
+    def __init__(self, share: float = 0.1, limit: int = 500) -> None:
+        if not 0 <= share < 1:
+            raise ValueError(f"anchors is {share}; it must be a share, 0 or more and below 1")
+        if limit < 1:
+            raise ValueError(f"the limit of anchors is {limit}; it must be 1 row or more")
+        self.share = share
+        self.limit = limit
+        self._groups: dict[int, list[tuple[float, str, Tensor, int, int]]] = {}
+
+    @property
+    def groups(self) -> list[int]:
+        """Tasks or periods that have anchors, in order."""
+        return sorted(self._groups)
+
+    def chosen(self, id: str) -> bool:
+        """Tell whether the row with this id is an anchor."""
+        return chance_of(id) < self.share
+
+    def add(self, group: int, id: str, x: NDArray[np.generic], y: int, task: int) -> None:
+        """Keep a row that was chosen, if it is among those with the smallest hashes."""
+        held = self._groups.setdefault(group, [])
+        held.append((chance_of(id), id, torch.from_numpy(np.ascontiguousarray(x)), y, task))
+        if len(held) > self.limit:
+            held.remove(max(held, key=lambda row: row[:2]))
+
+    def rows(self, group: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features, labels and tasks of a group, (rows, ...) each."""
+        held = self._groups[group]
+        x = torch.stack([row[2] for row in held])
+        return x, torch.tensor([row[3] for row in held]), torch.tensor([row[4] for row in held])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all rows, by group."""
+        groups = {}
+        for group, held in self._groups.items():
+            x, y, task = self.rows(group)
+            ids = [row[1] for row in held]
+            groups[str(group)] = {"id": ids, "x": x, "y": y, "task": task}
+        return groups
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Hold the rows of a state, and no others."""
+        self._groups = {
+            int(group): [
+                (chance_of(id), id, x, y, task)
+                for id, x, y, task in zip(
+                    rows["id"],
+                    rows["x"].unbind(),
+                    rows["y"].tolist(),
+                    rows["task"].tolist(),
+                    strict=True,
+                )
+            ]
+            for group, rows in state.items()
+        }

@@ -1,0 +1,145 @@
+"""A trainer's checkpoints by offset, and what it must not learn again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lifelong.core import checkpoint
+from lifelong.core.errors import CheckpointError
+
+RECENT = 3
+"""Checkpoints kept whatever their offsets."""
+
+
+class History:
+    """Checkpoints of one trainer, the newer the denser, and two lists that outlive going back.
+
+    Of the checkpoints before the last three, one is kept for each power of two of the distance to
+    the newest: so going back to an offset n repeats about as many events as have come since n, and
+    the number of files grows with the logarithm of the log.
+
+    Args:
+        folder: the trainer's own.
+
+    Raises:
+        CheckpointError: the lists are damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     history = History(Path(folder))
+        ...     _ = [history.save(offset, {"n": offset}) for offset in range(1, 20)]
+        ...     history.offsets, history.latest(before=17)["n"]
+        ([1, 9, 13, 16, 17, 18, 19], 17)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "checkpoints"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lists = folder / "history.json"
+        self._done: set[int] = set()
+        self.ranges: list[tuple[int, int]] = []
+        """Offsets, first to last, whose rows are in quarantine since a rollback."""
+        for left in self.folder.glob(".*"):
+            left.unlink()  # of a process that was killed while it wrote
+        if self._lists.exists():
+            try:
+                lists = json.loads(self._lists.read_text("utf-8"))
+                self._done = {int(event) for event in lists["done"]}
+                self.ranges = [(int(first), int(last)) for first, last in lists["ranges"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"{self._lists} is damaged ({error}); delete it to learn again from the log"
+                ) from error
+
+    @property
+    def offsets(self) -> list[int]:
+        """Offsets of the checkpoints, ascending."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.safetensors"))
+
+    def save(self, offset: int, state: dict[str, Any]) -> Path:
+        """Write a checkpoint, and delete those that are no longer needed."""
+        path = self._path(offset)
+        checkpoint.save(path, state)
+        offsets = self.offsets
+        kept: dict[int, int] = {}
+        for held in offsets[:-RECENT]:
+            kept.setdefault((offsets[-1] - held).bit_length(), held)
+        for held in set(offsets[:-RECENT]) - set(kept.values()):
+            self._path(held).unlink()
+        return path
+
+    def latest(self, before: int | None = None) -> dict[str, Any] | None:
+        """Load the newest checkpoint, with an offset of at most `before`; None if there is none.
+
+        A damaged one is passed over for the one before it: learning again from there comes to the
+        same weights.
+
+        Raises:
+            CheckpointError: there are some, and all are damaged.
+        """
+        broken = []
+        for offset in reversed(self.offsets):
+            if before is not None and offset > before:
+                continue
+            try:
+                state: dict[str, Any] = checkpoint.load(self._path(offset))
+                return state
+            except CheckpointError as error:
+                broken.append(str(error))
+        if broken:
+            raise CheckpointError(
+                f"{broken[0]}; no earlier one is whole: delete {self.folder} to learn again from "
+                "the start of the log"
+            )
+        return None
+
+    def drop(self, first: int) -> None:
+        """Delete the checkpoints that have seen an offset."""
+        for offset in self.offsets:
+            if offset >= first:
+                self._path(offset).unlink()
+        _sync(self.folder)
+
+    def is_done(self, event: int) -> bool:
+        """Tell whether going back for the event at this offset is done."""
+        return event in self._done
+
+    def done(self, event: int) -> None:
+        """Remember that going back for the event at this offset is done."""
+        self._done.add(event)
+        self._write()
+
+    def discard(self, first: int, last: int) -> None:
+        """Never learn again from rows with offsets `first` to `last`."""
+        if (first, last) not in self.ranges:
+            self.ranges.append((first, last))
+            self._write()
+
+    def discarded(self, offset: int) -> bool:
+        """Tell whether an offset is in one of those ranges."""
+        return any(first <= offset <= last for first, last in self.ranges)
+
+    def _path(self, offset: int) -> Path:
+        return self.folder / f"{offset:012d}.safetensors"
+
+    def _write(self) -> None:
+        text = json.dumps({"done": sorted(self._done), "ranges": self.ranges})
+        temporary = self._lists.with_name(f".{self._lists.name}")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._lists)
+        _sync(self._lists.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
