@@ -22,7 +22,7 @@ class Outliers:
 
     A value above mean + deviations * sd is an outlier. It counts as that bound in the statistics,
     at a tenth of the rate: a burst moves them little, while a change that lasts becomes the new
-    normal within some hundred rows. So poison is kept out at first, and drift is not kept out for
+    normal within about a hundred rows. So poison is kept out at first, and drift is not kept out for
     long; what remains is for the held-out rows of the gate to notice.
 
     Args:
