@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lifelong.core.errors import LifelongError, UnknownName
+from lifelong.core.errors import LifelongError, MissingExtra, UnknownName
 
 DEMO = ("fine-tune", "ewc", "replay", "der++", "joint")
 LISTS = ("suites", "strategies", "datasets", "policies", "tables")
@@ -73,6 +73,14 @@ def _parser() -> argparse.ArgumentParser:
     lists = commands.add_parser("list", help="what there is to choose from")
     lists.set_defaults(act=_list)
     lists.add_argument("what", nargs="?", metavar="|".join(LISTS))
+
+    serve = commands.add_parser("serve", help="serve a model and go on learning, until ctrl-C")
+    serve.set_defaults(act=_serve)
+    serve.add_argument("config", type=Path, metavar="CONFIG.yaml")
+
+    audit = commands.add_parser("audit", help="verify a service's decisions, log and versions")
+    audit.set_defaults(act=_audit)
+    audit.add_argument("folder", type=Path, metavar="DIR")
     return parser
 
 
@@ -161,6 +169,41 @@ def _list(options: argparse.Namespace) -> int:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             print("  " + "  ".join(cells).rstrip())
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from lifelong.serve.supervisor import Supervisor
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "a package", "serve") from None
+    supervisor = Supervisor(options.config, lambda text: print(text, flush=True))
+    serve = supervisor.config.serve
+    print(f"serving {options.config} on http://{serve.host}:{serve.port}", flush=True)
+    supervisor.run()
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    try:
+        from lifelong.serve import audit
+        from lifelong.serve.log import SQLiteLog
+        from lifelong.serve.registry import Registry
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "a package", "serve") from None
+    with SQLiteLog(options.folder / "log") as log:
+        found = log.verify()
+    found += audit.verify(options.folder / "audit.jsonl")
+    registry = Registry(options.folder)
+    versions = [version for version in registry.versions() if version.servable]
+    for version in versions:
+        try:
+            registry.verify(version.number)
+        except LifelongError as error:
+            found.append(str(error))
+    for problem in found:
+        print(problem)
+    print(f"{len(found)} problems in the log, the decisions and {len(versions)} versions")
+    return 1 if found else 0
 
 
 def _check_owners(given: dict[str, Any], strategies: Sequence[str]) -> None:

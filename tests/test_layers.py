@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "drift": ({"core"}, TORCH),
     "strategies": (STRATEGIES, TORCH),
     "checks": (STRATEGIES | {"strategies", "streams"}, TORCH),
-    "serve": ({"core", "metrics", "drift"}, TORCH | SERVE),
+    "serve": ({"", "__version__", "core", "metrics", "drift"}, TORCH | SERVE),
     "bench": (
         STRATEGIES | {"", "__version__", "strategies", "streams", "metrics", "drift"},
         BENCH | DATA,

@@ -20,8 +20,10 @@ class Event:
             label       {"y": label}, of the prediction `about`
             example     {"x": features, "y": label}: features and label together
             tick        {}: rows that wait for a full batch are to be learned now
-            erasure     {}: everything of `subject` is to be forgotten
-            decision    {"action": "promote" | "refuse" | "rollback" | ..., "version": int, ...}
+            erasure     {"first": int}: everything of `subject` is to be forgotten; the offset of
+                        the first event that was removed
+            decision    {"action": "promote" | "rollback" | ..., "version": int, ...}; with
+                        "discard_after": int, nothing after that offset is to stay learned
         id: unique; a second event with the same id is the first one, sent again.
         time: when it was received, in seconds since 1970 (UTC). Nothing is learned from it.
         data: plain JSON values.

@@ -43,6 +43,8 @@ class History:
         self._done: set[int] = set()
         self.ranges: list[tuple[int, int]] = []
         """Offsets, first to last, whose rows are in quarantine since a rollback."""
+        self.owed: dict[str, int] = {}
+        """Of an erasure whose versions are not replaced: first offset, event, newest version."""
         for left in self.folder.glob(".*"):
             left.unlink()  # of a process that was killed while it wrote
         if self._lists.exists():
@@ -50,6 +52,7 @@ class History:
                 lists = json.loads(self._lists.read_text("utf-8"))
                 self._done = {int(event) for event in lists["done"]}
                 self.ranges = [(int(first), int(last)) for first, last in lists["ranges"]]
+                self.owed = {str(name): int(value) for name, value in lists["owed"].items()}
             except (ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(
                     f"{self._lists} is damaged ({error}); delete it to learn again from the log"
@@ -119,6 +122,27 @@ class History:
             self.ranges.append((first, last))
             self._write()
 
+    def owe(self, first: int, event: int) -> None:
+        """Remember that versions which have seen an offset are to be replaced.
+
+        Args:
+            first: the offset of the first event that was erased.
+            event: of the erasure; a learner that is past it again is one to replace them with.
+        """
+        first = min(first, self.owed.get("first", first))
+        self.owed = {"first": first, "event": event}
+        self._write()
+
+    def owed_until(self, version: int) -> None:
+        """Remember the newest of the versions that are to be replaced."""
+        self.owed = {**self.owed, "until": version}
+        self._write()
+
+    def paid(self) -> None:
+        """Forget what was owed."""
+        self.owed = {}
+        self._write()
+
     def discarded(self, offset: int) -> bool:
         """Tell whether an offset is in one of those ranges."""
         return any(first <= offset <= last for first, last in self.ranges)
@@ -127,7 +151,8 @@ class History:
         return self.folder / f"{offset:012d}.safetensors"
 
     def _write(self) -> None:
-        text = json.dumps({"done": sorted(self._done), "ranges": self.ranges})
+        lists = {"done": sorted(self._done), "ranges": self.ranges, "owed": self.owed}
+        text = json.dumps(lists)
         temporary = self._lists.with_name(f".{self._lists.name}")
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)

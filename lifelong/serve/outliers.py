@@ -22,8 +22,8 @@ class Outliers:
 
     A value above mean + deviations * sd is an outlier. It counts as that bound in the statistics,
     at a tenth of the rate: a burst moves them little, while a change that lasts becomes the new
-    normal within about a hundred rows. So poison is kept out at first, and drift is not kept out for
-    long; what remains is for the held-out rows of the gate to notice.
+    normal within about a hundred rows. So poison is kept out at first, and drift is not kept out
+    for long; what remains is for the held-out rows of the gate to notice.
 
     Args:
         deviations: how many standard deviations above the mean are too many; 0 switches it off.

@@ -117,6 +117,8 @@ class Trainer:
         self.classes = tuple(classes)
         self.quarantine = Quarantine(folder)
         self.history = History(folder)
+        self.watch: Callable[[Batch, int], None] = lambda batch, offset: None  # noqa: ARG005
+        """Shown each batch before it is learned from, with the offset of its first row."""
         self._came: list[tuple[int, str, str | None]] = []
         """Of each row that waits: its offset, id and source."""
         self._resume(before=None)
@@ -195,11 +197,12 @@ class Trainer:
     def _take(self, event: Event) -> bool:
         """Take an event in; False if that led back to an earlier place."""
         if event.kind == "erasure" and not self.history.is_done(event.offset):
+            self.history.owe(int(event.data["first"]), event.offset)
             return self._go_back(event.offset, int(event.data["first"]))
-        if event.kind == "decision" and event.data.get("discard"):
-            first, last = event.data["discard"]
+        if event.kind == "decision" and "discard_after" in event.data:
+            first = int(event.data["discard_after"]) + 1
             if not self.history.is_done(event.offset):
-                self.history.discard(first, last)
+                self.history.discard(first, event.offset)
                 return self._go_back(event.offset, first)
         if event.kind == "tick":
             self._learn()
@@ -264,7 +267,9 @@ class Trainer:
         try:
             kept = self._usual(rows, came)
             if kept:
-                self.learner.observe(rows.rows(kept).batch())
+                batch = rows.rows(kept).batch()
+                self.watch(batch, came[kept[0]][0])
+                self.learner.observe(batch)
         except LifelongError as error:  # the learner is as it was
             for index in kept:
                 self._refuse(*came[index], "error", str(error))

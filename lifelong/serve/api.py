@@ -1,0 +1,217 @@
+"""The api process: answers requests, owns the event log, and decides what is served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import uvicorn
+from fastapi import FastAPI
+
+from lifelong.core.errors import LogError, RegistryError
+from lifelong.serve.app import create_app
+from lifelong.serve.appender import Appender, Busy
+from lifelong.serve.audit import Audit
+from lifelong.serve.auth import Key, Keys, hash_of
+from lifelong.serve.config import Config
+from lifelong.serve.events import Event
+from lifelong.serve.log import SQLiteLog
+from lifelong.serve.registry import Registry
+from lifelong.serve.routes import Parts
+from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.weights import model_of
+
+INTERNAL = "LIFELONG_INTERNAL_KEY"
+"""The variable with which the supervisor tells both processes the trainer's key."""
+
+Found = TypeVar("Found")
+
+
+class Api:
+    """What the service does behind its routes.
+
+    Args:
+        config: of the service.
+
+    Raises:
+        LogError: another process writes the log, or it is damaged.
+        RegistryError: no version is served yet, or the one that is cannot be loaded.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.make = config.factory()
+        self.registry = Registry(config.folder)
+        champion = self.registry.alias("champion")
+        if champion is None:
+            raise RegistryError(
+                f"no version of {config.folder} is served; register and promote one"
+            )
+        self.holder = Holder(self._snapshot(champion))
+        self.log = SQLiteLog(config.folder / "log", write=True)
+        self.appender = Appender(self.log)
+        self.audit = Audit(config.folder / "audit.jsonl")
+        self._last_tick = self.log.last
+        self._one = threading.Lock()
+
+    def app(self, address: Callable[[], str] = str) -> FastAPI:
+        """Make the HTTP service.
+
+        Args:
+            address: where it answers; asked for when it does, for the trainer to know.
+        """
+        schema, _, keys = self.config.parts()
+        serve = self.config.serve
+        parts = Parts(
+            schema=schema,
+            holder=self.holder,
+            submit=self.appender.submit,
+            find=self.log.find,
+            keys=self._with_trainer(keys),
+            versions=self.versions,
+            promote=self.promote,
+            rollback=self.rollback,
+            erase=self.erase,
+            first_of=lambda subject: self.log.first_of(subject) or self.log.last + 1,
+            learned_until=lambda number: self.registry.get(number).last_offset,
+            log=serve.log,
+            batch_rows=serve.batch_rows,
+            most_waiting=serve.most_waiting,
+            most_bytes=serve.most_bytes,
+        )
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+            ticking = asyncio.create_task(self._tick())
+            telling = asyncio.create_task(self._tell(address))
+            try:
+                yield
+            finally:
+                for task in (ticking, telling):
+                    task.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await task
+                self.close()
+
+        return create_app(parts, lifespan)
+
+    async def versions(self) -> list[dict[str, Any]]:
+        """List the versions, oldest first."""
+        found = await _aside(self.registry.versions)
+        return [
+            {
+                "version": version.number,
+                "parent": version.parent,
+                "first_offset": version.first_offset,
+                "last_offset": version.last_offset,
+                "metrics": version.metrics,
+                "time": version.time,
+                "retired": version.retired,
+            }
+            for version in found
+        ]
+
+    async def promote(self, number: int, reason: str, who: str) -> int:
+        """Serve a version: its files are checked, then the alias moves, then the answers."""
+        return await _aside(lambda: self._serve("promote", number, reason, who))
+
+    async def rollback(self, to: int | None, reason: str, who: str) -> int:
+        """Serve an earlier version: `to`, or the champion before this one."""
+
+        def back() -> int:
+            number = self.registry.previous_champion() if to is None else to
+            if number is None:
+                raise RegistryError("there is no champion before this one to go back to")
+            return self._serve("rollback", number, reason, who)
+
+        return await _aside(back)
+
+    async def erase(self, subject: str, who: str) -> None:
+        """Remove what the log holds of a subject."""
+
+        def remove() -> None:
+            events = self.log.erase(subject)
+            self.audit.append("erase", who, {"events": events})
+
+        await _aside(remove)
+
+    def close(self) -> None:
+        """Write what waits, and close the log."""
+        self.appender.close()
+        self.log.close()
+
+    def _serve(self, action: str, number: int, reason: str, who: str) -> int:
+        with self._one:
+            snapshot = self._snapshot(number)
+            self.registry.set_alias("champion", number)
+            self.holder.current = snapshot
+            self.audit.append(action, who, {"version": number, "reason": reason})
+        return number
+
+    def _snapshot(self, number: int) -> Snapshot:
+        return Snapshot(number, model_of(self.make, self.registry.load_weights(number)))
+
+    def _with_trainer(self, keys: Keys) -> Keys:
+        own = os.environ.get(INTERNAL)
+        if not self.config.keys or own is None:
+            return keys
+        made = [Key(k.name, frozenset(k.roles), k.sha256, k.rate) for k in self.config.keys]
+        return Keys([*made, Key("trainer", frozenset({"operate"}), hash_of(own))])
+
+    async def _tick(self) -> None:
+        """Write a tick into the log where rows may wait for a full batch."""
+        while True:
+            await asyncio.sleep(self.config.serve.flush)
+            with suppress(LogError, Busy):
+                last = await _aside(lambda: self.log.last)
+                if last > self._last_tick:
+                    event = Event("tick", f"tick after {last}", time.time(), {})
+                    self._last_tick = await asyncio.wrap_future(self.appender.submit(event))
+
+    async def _tell(self, address: Callable[[], str]) -> None:
+        """Write down where this answers, once that is known."""
+        while not (url := address()):
+            await asyncio.sleep(0.02)
+        path = self.config.folder / "api.json"
+        temporary = path.with_name(".api.json")
+        temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+        temporary.replace(path)
+
+
+def run(path: Path) -> None:
+    """Serve until told to stop by a signal."""
+    torch.set_num_threads(1)
+    config = Config.read(path)
+    api = Api(config)
+    server: uvicorn.Server | None = None
+
+    def address() -> str:
+        if server is None or not server.started or not server.servers:
+            return ""
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            api.app(address),
+            host=config.serve.host,
+            port=config.serve.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    server.run()
+
+
+async def _aside(work: Callable[[], Found]) -> Found:
+    """Do slow work in another thread."""
+    return await asyncio.get_running_loop().run_in_executor(None, work)

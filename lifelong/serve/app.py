@@ -1,0 +1,393 @@
+"""The HTTP service: who may come in, what is measured and logged, and how it is documented."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from queue import Full
+from typing import Any, TypeAlias
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from lifelong import __version__
+from lifelong.core.errors import InvalidBatch, LifelongError, LogError, UnknownTask
+from lifelong.serve.auth import Refused, Role
+from lifelong.serve.routes import Parts, Reply, Routes
+from lifelong.serve.schema import Erase, Example, Label, Malformed, Predict, Promote, Rollback
+
+Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
+_access = logging.getLogger("lifelong.serve.access")
+_log = logging.getLogger("lifelong.serve")
+_ERRORS = {401: "No known key", 403: "The key lacks the role", 429: "Too much at once"}
+_BODY_ERRORS = {413: "The body is too large", 415: "The body is not JSON", 422: "Not as expected"}
+
+
+@dataclass(frozen=True)
+class _Route:
+    """A route that needs a role (None: any key), with its documentation."""
+
+    path: str
+    role: Role | None
+    work: Callable[[Routes], Callable[[str, bytes], Awaitable[Reply]]]
+    about: str
+    answer: Any
+    body: Any = None
+    sent: tuple[Any, ...] = ()
+    status: int = 200
+
+
+_X = [0.0, 0.5, 1.0, 0.25]
+_ANSWER = {"id": "p-1", "version": 3, "output": [0.1, 0.9], "label": 1}
+_DECIDED = {"id": "decision:d-1", "action": "promote", "version": 3, "offset": 7}
+ROUTES = (
+    _Route(
+        "/predict",
+        "predict",
+        lambda routes: routes.predict,
+        "Predict one row, or several at once with the answer under `predictions`",
+        _ANSWER,
+        Predict,
+        ({"x": _X, "id": "p-1", "subject": "user-7"}, {"rows": [_X, _X]}),
+    ),
+    _Route(
+        "/labels",
+        "learn",
+        lambda routes: routes.label,
+        "Say what was right for earlier predictions; durable when answered, safe to send again",
+        {"ids": ["label:p-1"], "offsets": [5]},
+        Label | list[Label],
+        ({"prediction": "p-1", "y": 1}, [{"prediction": "p-1", "y": 1}]),
+        202,
+    ),
+    _Route(
+        "/examples",
+        "learn",
+        lambda routes: routes.learn,
+        "Send features with labels; durable when answered, safe to send again with an id",
+        {"ids": ["e-1"], "offsets": [6]},
+        Example | list[Example],
+        ({"x": _X, "y": 1, "id": "e-1"}, [{"x": _X, "y": 1, "subject": "user-7"}]),
+        202,
+    ),
+    _Route(
+        "/versions",
+        "operate",
+        lambda routes: routes.versions,
+        "List the versions and who serves",
+        {"champion": 3, "challenger": None, "versions": [{"version": 3}]},
+    ),
+    _Route(
+        "/promote",
+        "operate",
+        lambda routes: routes.promote,
+        "Serve a version; sent again with its id, it changes nothing",
+        _DECIDED,
+        Promote,
+        ({"version": 3, "reason": "0.4 points better over a week", "id": "d-1"},),
+    ),
+    _Route(
+        "/rollback",
+        "operate",
+        lambda routes: routes.rollback,
+        "Serve the version before, or the version `to`; sent again with its id, it changes nothing",
+        {**_DECIDED, "action": "rollback", "version": 2},
+        Rollback,
+        ({"reason": "complaints"}, {"to": 2, "reason": "complaints", "id": "d-2"}),
+    ),
+    _Route(
+        "/erase",
+        "operate",
+        lambda routes: routes.erase,
+        "Have everything of a subject forgotten",
+        {"id": "erasure:x-1", "offset": 8},
+        Erase,
+        ({"subject": "user-7", "id": "x-1"},),
+        202,
+    ),
+)
+
+
+def create_app(
+    parts: Parts,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """Make the HTTP service. All its errors are `{"error": {"what": ..., "how": ...}}`.
+
+    Args:
+        parts: what it is made of.
+        lifespan: entered before the first request and left after the last, as FastAPI's.
+
+    Example:
+        >>> from concurrent.futures import Future
+        >>> from torch import nn
+        >>> from lifelong.serve.schema import Schema
+        >>> from lifelong.serve.snapshot import Holder, Snapshot
+        >>> holder = Holder(Snapshot(1, nn.Linear(4, 2)))
+        >>> parts = Parts(Schema((4,), classes=2), holder, lambda event: Future(), lambda id: None)
+        >>> create_app(parts).url_path_for("/predict")
+        '/predict'
+    """
+    meters = _Meters(parts.metrics)
+    routes = Routes(parts, meters.batch_rows.observe, lambda kind: meters.events.labels(kind).inc())
+    meters.watch(routes)
+    app = FastAPI(title="lifelong", version=__version__, lifespan=_closing(routes, lifespan))
+    app.router.route_class = _Direct
+    for route in ROUTES:
+        _add(app, route, _guarded(parts, route, routes, meters))
+    _add_probes(app, parts, routes)
+    app.add_exception_handler(HTTPException, _unrouted)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+class _Direct(APIRoute):
+    """A route whose endpoint takes the request as it is: no dependencies, no body model."""
+
+    def get_route_handler(self) -> Endpoint:
+        endpoint: Endpoint = self.endpoint
+        return endpoint
+
+
+class _Meters:
+    """What Prometheus reads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "lifelong_requests", "Requests", ("route", "status"), registry=registry
+        )
+        self.seconds = Histogram(
+            "lifelong_request_seconds",
+            "Time to answer",
+            ("route",),
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5),
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "lifelong_batch_rows",
+            "Rows that the model computed at once",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+            registry=registry,
+        )
+        self.events = Counter("lifelong_events", "Durable events", ("kind",), registry=registry)
+        self.version = Gauge(
+            "lifelong_served_version", "Version that answers", ("arm",), registry=registry
+        )
+        self.waiting = Gauge(
+            "lifelong_waiting_rows", "Rows that wait for the model", registry=registry
+        )
+
+    def watch(self, routes: Routes) -> None:
+        holder = routes.parts.holder
+        self.waiting.set_function(lambda: routes.batcher.waiting)
+        self.version.labels("champion").set_function(lambda: holder.current.version)
+        self.version.labels("challenger").set_function(
+            lambda: math.nan if holder.challenger is None else holder.challenger.version
+        )
+
+
+def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> Endpoint:
+    """Let a request in, have the work done, and measure and log what came of it."""
+    work = route.work(routes)
+    seconds = meters.seconds.labels(route.path)
+    counts = {200: meters.requests.labels(route.path, "200")}
+
+    async def endpoint(request: Request) -> Response:
+        start = time.perf_counter()
+        caller, body = None, b""
+        try:
+            host = None if request.client is None else request.client.host
+            caller = parts.keys.admit(request.headers, host, route.role)
+            if route.body is not None:
+                body = await _body(request, parts)
+            response = _json(*await work(caller, body))
+        except Exception as error:
+            response = _failure(error, route)
+        took = time.perf_counter() - start
+        status = response.status_code
+        if status not in counts:
+            counts[status] = meters.requests.labels(route.path, str(status))
+        counts[status].inc()
+        seconds.observe(took)
+        if _access.isEnabledFor(logging.INFO):
+            line = {"time": parts.clock(), "route": route.path, "status": status, "key": caller}
+            line.update(ms=round(took * 1000, 3), bytes=len(body))
+            _access.info(msgspec.json.encode(line).decode())
+        return response
+
+    return endpoint
+
+
+async def _body(request: Request, parts: Parts) -> bytes:
+    """Read a body, no further than its limit."""
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "application/json":
+        what = f"a body of the type {kind[:60]!r}" if kind else "a body without a type"
+        raise Refused(415, what, "send JSON with Content-Type: application/json")
+    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+        raise Refused(415, f"a body encoded as {encoding[:60]!r}", "send it as it is")
+    most = parts.most_bytes
+    length = request.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()) or len(length) > 15 or int(length) > most:
+        raise _too_large(most)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(parts.seconds_to_send):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise _too_large(most)
+    except TimeoutError:
+        what = f"{len(body)} bytes of a body after {parts.seconds_to_send:g} seconds"
+        raise Refused(408, what, "send it faster, or in parts") from None
+    except ClientDisconnect:
+        raise Refused(400, "half a body", "stay connected until the answer comes") from None
+    return bytes(body)
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"a body of more than {most} bytes", f"send at most {most} bytes at once")
+
+
+def _failure(error: Exception, route: _Route) -> Response:
+    """Turn an error into a response that says what was received and what to do."""
+    if isinstance(error, Malformed):
+        return _error(422, error.what, error.how)
+    if isinstance(error, Refused):
+        return _error(error.status, error.what, error.how, error.retry_after)
+    if isinstance(error, Full):
+        return _error(429, str(error), "wait as the header Retry-After says", 1.0)
+    if isinstance(error, LogError):
+        _log.error("%s: %s", route.path, error)
+        return _error(503, f"the event log fails: {error}", "try again later", 5.0)
+    if isinstance(error, InvalidBatch | UnknownTask):
+        return _error(422, str(error), "send what the model was made for")
+    if isinstance(error, LifelongError) and route.role == "operate":
+        return _error(409, str(error), "see /versions for what is there")
+    _log.error("%s failed", route.path, exc_info=error)
+    return _error(500, f"an error of the service: {type(error).__name__}", "see the service's log")
+
+
+def _error(status: int, what: str, how: str, retry_after: float | None = None) -> Response:
+    response = _json(status, {"error": {"what": what, "how": how}})
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _json(status: int, content: Any) -> Response:
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = f"{request.method} {request.url.path[:80]}: no such route"
+    response = _error(status, what, "see /docs for the routes")
+    if isinstance(error, HTTPException) and error.headers:
+        response.headers.update(error.headers)
+    return response
+
+
+def _add_probes(app: FastAPI, parts: Parts, routes: Routes) -> None:
+    async def alive(_: Request) -> Response:
+        return _json(200, {"status": "alive"})
+
+    async def ready(_: Request) -> Response:
+        why = parts.not_ready() or routes.lost
+        return _json(200 if why is None else 503, {"ready": why is None, "why": why})
+
+    async def metrics(request: Request) -> Response:
+        try:
+            host = None if request.client is None else request.client.host
+            parts.keys.admit(request.headers, host, None)
+        except Refused as error:
+            return _error(error.status, error.what, error.how, error.retry_after)
+        text = generate_latest(parts.metrics)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    for path, endpoint, about in (
+        ("/healthz", alive, "Whether the process answers"),
+        ("/readyz", ready, "Whether requests should be sent here"),
+        ("/metrics", metrics, "Metrics for Prometheus, with any key"),
+    ):
+        app.add_api_route(path, endpoint, summary=about, name=path, response_class=Response)
+
+
+def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
+    """Add a route with its documentation."""
+    error = {"error": {"what": "what was received", "how": "what to send instead"}}
+    errors = _ERRORS if route.body is None else {**_ERRORS, **_BODY_ERRORS}
+    answers: dict[int | str, dict[str, Any]] = {
+        status: {"description": text, "content": {"application/json": {"example": error}}}
+        for status, text in errors.items()
+    }
+    answers[route.status] = {
+        "description": "Done",
+        "content": {"application/json": {"example": route.answer}},
+    }
+    extra: dict[str, Any] = {"security": [{"key": []}, {"bearer": []}]}
+    if route.body is not None:
+        [schema], _ = _schemas(route.body)
+        examples = {f"example {n}": {"value": sent} for n, sent in enumerate(route.sent, 1)}
+        content = {"application/json": {"schema": schema, "examples": examples}}
+        extra["requestBody"] = {"required": True, "content": content}
+    app.add_api_route(
+        route.path,
+        endpoint,
+        methods=["GET" if route.body is None else "POST"],
+        name=route.path,
+        status_code=route.status,
+        summary=route.about,
+        description=f"Needs a key with the role `{route.role}`.",
+        responses=answers,
+        openapi_extra=extra,
+        response_class=Response,
+    )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        parts = document.setdefault("components", {})
+        _, parts["schemas"] = _schemas(*(route.body for route in ROUTES if route.body is not None))
+        parts["securitySchemes"] = {
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _schemas(*types: Any) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+
+
+def _closing(
+    routes: Routes,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def closing(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            if lifespan is None:
+                yield
+            else:
+                async with lifespan(app):
+                    yield
+        finally:
+            routes.batcher.close()
+
+    return closing

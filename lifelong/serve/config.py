@@ -1,0 +1,242 @@
+"""A service's configuration: one YAML file, checked in full before anything starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from lifelong.core.errors import ConfigError
+from lifelong.core.learner import Learner
+from lifelong.serve.auth import Key, Keys
+from lifelong.serve.gate import Gate
+from lifelong.serve.schema import Schema
+from lifelong.serve.trainer import Plan
+
+Mode = Literal["manual", "recommend", "automatic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What comes in: the shape of one row of features, how many classes, and a range."""
+
+    shape: list[int]
+    classes: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """When a candidate is made, and what becomes of it.
+
+    Attributes:
+        mode: "automatic" promotes what passes the gate and rolls back what breaches the guardrail;
+            "recommend" says so and waits for an operator; "manual" makes versions alone.
+        every: seconds between candidates, at least.
+        rows: rows learned from between candidates, at least.
+        tolerance: how far below its rate before a promotion a version may stay.
+        keep: whole learners kept for rolling back.
+    """
+
+    mode: Mode = "automatic"
+    every: float = 2.0
+    rows: int = 50
+    tolerance: float = 0.1
+    keep: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Where requests come in, and how much at once.
+
+    Attributes:
+        host: an address of this machine.
+        port: 0 for any that is free.
+        log: "durable" answers a prediction when its event is on disk, "async" before.
+        flush: seconds after which rows that wait for a full batch are learned all the same.
+        batch_rows: rows that the model computes at once.
+        most_waiting: rows that may wait for it.
+        most_bytes: of a request.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log: Literal["durable", "async"] = "durable"
+    flush: float = 0.5
+    batch_rows: int = 64
+    most_waiting: int = 1024
+    most_bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a candidate has to show; as in `lifelong.serve.gate.Gate`."""
+
+    forgetting: float = 0.05
+    alpha: float = 0.05
+    require: Literal["better", "not worse"] = "better"
+    gain: float = 0.0
+    margin: float = 0.02
+    minimum: int = 30
+    minimum_group: int = 10
+    standard: Literal["proven", "observed"] = "observed"
+    patience: int | None = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key by its hash; as in `lifelong.serve.auth.Key`."""
+
+    name: str
+    roles: list[str]
+    sha256: str
+    rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of a service's settings.
+
+    Attributes:
+        learner: `FILE.py:FUNCTION`, relative to the configuration; the function takes no arguments
+            and returns a new learner, always the same.
+        folder: for all state; relative to the configuration.
+        schema: of rows and labels.
+        train: how the trainer learns.
+        gate, release, serve, keys: as said there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "shop.yaml"
+        ...     _ = path.write_text("{learner: shop.py:learner, schema: {shape: [4], classes: 2}}")
+        ...     config = Config.read(path)
+        >>> config.train.batch, config.folder.name
+        (16, 'shop')
+    """
+
+    learner: str
+    schema: Rows
+    folder: Path
+    train: Plan = field(default_factory=Plan)
+    gate: Conditions = field(default_factory=Conditions)
+    release: Release = field(default_factory=Release)
+    serve: Serve = field(default_factory=Serve)
+    keys: list[ApiKey] = field(default_factory=list)
+    root: Path = Path()
+
+    @classmethod
+    def read(cls, path: Path | str) -> Config:
+        """Read and check a file.
+
+        Raises:
+            ConfigError: there is no such file, it is no YAML, or a setting is missing, unknown or
+                senseless; the message names it.
+        """
+        path = Path(path).absolute()
+        try:
+            given = yaml.safe_load(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not YAML: {error}") from error
+        if not isinstance(given, dict):
+            raise ConfigError(f"{path} holds {type(given).__name__}; it must hold settings")
+        folder = given.get("folder", path.stem)
+        if not isinstance(folder, str):
+            raise ConfigError(f"folder is {folder!r}; give a path")
+        given = {**given, "folder": path.parent / folder, "root": path.parent}
+        config: Config = _make(cls, given, "")
+        config.parts()
+        return config
+
+    def parts(self) -> tuple[Schema, Gate, Keys]:
+        """Make what needs no learner: the schema, the gate and the keys."""
+        rows, gate = self.schema, self.gate
+        try:
+            schema = Schema(tuple(rows.shape), classes=rows.classes, low=rows.low, high=rows.high)
+            held = Keys(
+                Key(key.name, frozenset(key.roles), key.sha256, key.rate) for key in self.keys
+            )
+            made = Gate(**{f.name: getattr(gate, f.name) for f in fields(gate)})
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return schema, made, held
+
+    def factory(self) -> Callable[[], Learner]:
+        """Import the user's function.
+
+        Raises:
+            ConfigError: there is no such file or function, or it fails as it is imported.
+        """
+        file, colon, name = self.learner.rpartition(":")
+        path = self.root / file
+        if not colon or path.suffix != ".py" or not path.is_file():
+            raise ConfigError(
+                f"learner is {self.learner!r}; give FILE.py:FUNCTION with a file in {self.root}"
+            )
+        spec = importlib.util.spec_from_file_location(f"lifelong_user_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise ConfigError(f"{path} fails: {type(error).__name__}: {error}") from error
+        made: Callable[[], Learner] | None = getattr(module, name, None)
+        if not callable(made):
+            raise ConfigError(f"{path} has no function {name!r}")
+        return made
+
+
+def _make(kind: Any, given: Mapping[str, Any], where: str) -> Any:
+    """Make a dataclass from plain values, each checked against its type."""
+    hints = get_type_hints(kind)
+    known = [f for f in fields(kind) if f.init]
+    for name in given:
+        if name not in hints:
+            near = get_close_matches(str(name), [f.name for f in known], n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            told = ", ".join(f.name for f in known if f.name != "root")
+            raise ConfigError(f"unknown setting {where}{name}; {hint}known: {told}")
+    for one in known:
+        needed = one.default is MISSING and one.default_factory is MISSING
+        if needed and one.name not in given:
+            raise ConfigError(f"{where}{one.name} is missing")
+    values = {name: _value(hints[name], value, f"{where}{name}") for name, value in given.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"{where.rstrip('.')}: {error}") from error
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name} is {value!r}; it must hold settings")
+        return _make(hint, value, f"{name}.")
+    if get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{name} is {value!r}; it must be a list")
+        [item] = get_args(hint)
+        return [_value(item, one, f"{name}[{i}]") for i, one in enumerate(value)]
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{name} is {value!r}; choose {' or '.join(get_args(hint))}")
+        return value
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) in kinds or (isinstance(value, Path) and Path in kinds):
+        return value
+    told = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in kinds)
+    raise ConfigError(f"{name} is {value!r}; it must be of type {told}")

@@ -1,0 +1,149 @@
+"""The trainer process: follows the event log, learns, and has what it learned served."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lifelong.core.errors import LifelongError, LogError
+from lifelong.serve.api import INTERNAL
+from lifelong.serve.client import Client
+from lifelong.serve.config import Config
+from lifelong.serve.log import SQLiteLog
+from lifelong.serve.registry import Registry
+from lifelong.serve.releases import Releases
+from lifelong.serve.schema import Schema
+from lifelong.serve.trainer import Trainer
+
+
+class Checked:
+    """Check rows out of the log once more: nobody knows who else wrote it."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+
+    def row(self, x: Any) -> NDArray[np.float32]:
+        """Return the features of one row, as they came in JSON."""
+        return self.schema.row(msgspec.json.encode(x))
+
+    def label(self, y: Any) -> int:
+        """Return the class."""
+        return int(self.schema.label(y))
+
+
+_log = logging.getLogger("lifelong.serve")
+IDLE = 0.05
+"""Seconds between looks at a log in which nothing new was."""
+PAUSE = 1.0
+"""Seconds before releasing is tried again."""
+
+
+class Learning:
+    """A trainer and its releases, with all that they work on.
+
+    Args:
+        config: of the service.
+    """
+
+    def __init__(self, config: Config) -> None:
+        schema, gate, _ = config.parts()
+        self.config = config
+        self.log = SQLiteLog(config.folder / "log")
+        self.trainer = Trainer(
+            config.folder / "trainer",
+            self.log,
+            config.factory(),
+            Checked(schema),
+            config.train,
+            classes=range(config.schema.classes),
+        )
+        self.registry = Registry(config.folder)
+        self.releases = Releases(self.trainer, self.registry, gate, config.release, self._ask)
+        self.stopping = False
+        self._told = self._again = 0.0
+
+    def run(self) -> None:
+        """Learn until told to stop; what has been learned by then is saved."""
+        while not self.stopping:
+            taken = self.trainer.step(200)
+            if time.monotonic() >= self._again:
+                self._release()
+            self._tell()
+            if not taken:
+                time.sleep(IDLE)
+        self.trainer.save()
+
+    def _release(self) -> None:
+        """Releasing is not learning: where it fails it is tried again, and nothing is lost."""
+        try:
+            self.releases.consider()
+        except LifelongError as error:
+            self._again = time.monotonic() + PAUSE
+            told = {"what": "cannot release what was learned", "why": str(error)}
+            _log.warning(json.dumps(told))
+
+    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Stop after the step that is under way; may be called by a signal."""
+        del number, frame
+        self.stopping = True
+
+    def status(self) -> dict[str, Any]:
+        """Say how far it is, for people to see."""
+        trainer, releases = self.trainer, self.releases
+        trial, judgement = releases.trial, releases.judgement
+        correct, rows = trainer.at.correct
+        return {
+            "time": time.time(),
+            "offset": trainer.at.offset,
+            "behind": self.log.last - trainer.at.offset,
+            "rows": trainer.at.rows,
+            "steps": trainer.learner.steps,
+            "period": trainer.at.period,
+            "accuracy_before_learning": correct / rows if rows else None,
+            "anchors": {str(g): len(trainer.anchors.rows(g)[1]) for g in trainer.anchors.groups},
+            "quarantine": trainer.quarantine.counts(),
+            "candidate": None if trial is None else trial.candidate.version,
+            "verdict": None if judgement is None else judgement.verdict,
+            "reasons": [] if judgement is None else list(judgement.reasons),
+        }
+
+    def _tell(self) -> None:
+        if time.monotonic() - self._told < 0.5:
+            return
+        self._told = time.monotonic()
+        path = self.config.folder / "trainer" / "status.json"
+        temporary = path.with_name(".status.json")
+        temporary.write_text(json.dumps(self.status()))
+        temporary.replace(path)
+
+    def _ask(self, what: str, body: dict[str, Any]) -> None:
+        path = self.config.folder / "api.json"
+        try:
+            url = json.loads(path.read_bytes())["url"]
+        except (OSError, ValueError, KeyError) as error:
+            raise LogError(f"the api has not said where it answers: {error}") from error
+        with Client(url, os.environ.get(INTERNAL), timeout=30.0, attempts=2) as client:
+            if what == "promote":
+                client.promote(**body)
+            else:
+                client.rollback(**body)
+
+
+def run(path: Path) -> None:
+    """Learn until told to stop by a signal."""
+    torch.set_num_threads(1)
+    learning = Learning(Config.read(path))
+    signal.signal(signal.SIGTERM, learning.stop)
+    signal.signal(signal.SIGINT, learning.stop)
+    learning.run()

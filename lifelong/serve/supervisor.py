@@ -1,0 +1,125 @@
+"""Two processes, each started again when it dies, and stopped together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from lifelong.core import restore
+from lifelong.serve.api import INTERNAL
+from lifelong.serve.config import Config
+from lifelong.serve.log import SQLiteLog
+from lifelong.serve.registry import Registry
+from lifelong.serve.weights import weights_of
+
+KINDS = ("api", "trainer")
+LONGEST = 10.0
+"""Seconds at most before a process that keeps dying is started again."""
+
+
+def prepare(config: Config) -> None:
+    """Make the folder, the log and a first version, where they are not there yet.
+
+    The first version is the model as the user's function makes it, untrained or not.
+    """
+    config.folder.mkdir(parents=True, exist_ok=True)
+    SQLiteLog(config.folder / "log", write=True).close()
+    registry = Registry(config.folder)
+    if registry.alias("champion") is not None:
+        return
+    learner = config.factory()()
+    first = registry.register(
+        restore.copied(weights_of(learner)),
+        None,
+        parent=None,
+        first_offset=1,
+        last_offset=0,
+        metrics={},
+        note="as the learner was made",
+        id="start",
+    )
+    registry.set_alias("champion", first.number)
+
+
+class Supervisor:
+    """Run the service's processes, each in a session of its own.
+
+    A process that dies is started again, at once the first time, and later after a pause that
+    doubles up to ten seconds and is forgotten when it has lived for a minute.
+
+    Args:
+        path: of the configuration.
+        tell: is told what happens, in words.
+    """
+
+    def __init__(self, path: Path, tell: Callable[[str], None] = print) -> None:
+        self.path = path
+        self.tell = tell
+        self.config = Config.read(path)
+        self.stopping = False
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started = dict.fromkeys(KINDS, 0.0)
+        self._pause = dict.fromkeys(KINDS, 0.0)
+        self._key = secrets.token_urlsafe(32)
+
+    def run(self) -> None:
+        """Run until `stop` is called or a signal comes."""
+        prepare(self.config)
+        before = {
+            number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            while not self.stopping:
+                for kind in KINDS:
+                    self._look_after(kind)
+                time.sleep(0.05)
+        finally:
+            self._end()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Stop soon; may be called by a signal."""
+        del number, frame
+        self.stopping = True
+
+    def _look_after(self, kind: str) -> None:
+        process = self.processes.get(kind)
+        now = time.monotonic()
+        if process is not None:
+            code = process.poll()
+            if code is None:
+                return
+            lived = now - self._started[kind]
+            self._pause[kind] = 0.0 if lived > 60 else min(2 * self._pause[kind] + 0.1, LONGEST)
+            self.tell(f"{kind} has ended ({_told(code)}); it starts again")
+            del self.processes[kind]
+        if now - self._started[kind] < self._pause[kind]:
+            return
+        self._started[kind] = now
+        command = [sys.executable, "-m", "lifelong.serve.process", kind, str(self.path)]
+        self.processes[kind] = subprocess.Popen(
+            command, env={**os.environ, INTERNAL: self._key}, start_new_session=True
+        )
+
+    def _end(self) -> None:
+        for process in self.processes.values():
+            process.terminate()
+        for kind, process in self.processes.items():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.tell(f"{kind} does not stop; it is killed")
+                process.kill()
+                process.wait()
+
+
+def _told(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

@@ -1,0 +1,165 @@
+"""The versions of one model and the aliases that point at them, as MLflow keeps them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lifelong.serve.runs import ID_TAG, asked, connect, experiment_of, lock_of, locked, log_run
+
+_PAGE = 1000
+_HISTORY_TAG = "lifelong.champions"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_ALIAS = re.compile(r"(?!(latest|previous|v\d+)$)[a-z][a-z0-9_-]{0,99}")
+_METRIC = re.compile(r"(?!\.{1,2}(/|$))[\w. :-]+(/(?!\.{1,2}(/|$))[\w. :-]+)*", re.ASCII)
+
+
+class Tracking:
+    """The versions of one model in an MLflow store, and the aliases that point at them.
+
+    Args:
+        database: the SQLite file; its tables are created if need be, whole or not at all.
+        name: the registered model, and the experiment that its runs belong to.
+
+    Raises:
+        RegistryError: the file cannot be opened, or is of another MLflow's schema. Every method
+            raises it when MLflow does.
+        ValueError: the name holds more than letters, digits, "_" and "-".
+    """
+
+    def __init__(self, database: Path, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"a model named {name!r}; use letters, digits, '_' and '-'")
+        self.name = name
+        self._client = connect(database)
+        with asked(f"open {database}"), locked(lock_of(database)):
+            self._experiment = experiment_of(self._client, name, database)
+            if not self._client.search_registered_models(f"name='{name}'", max_results=1):
+                self._client.create_registered_model(name)
+
+    def number_of(self, id: str) -> int | None:
+        """Return the version registered under this id."""
+        with asked(f"look for {id!r}"):
+            found = self._client.search_model_versions(
+                f"name='{self.name}' and tags.`{ID_TAG}`='{id}'", max_results=1
+            )
+        return int(found[0].version) if found else None
+
+    def last(self) -> int:
+        """Return the highest version number, or 0."""
+        with asked("look for the newest version"):
+            found = self._client.search_model_versions(
+                f"name='{self.name}'", max_results=1, order_by=["version_number DESC"]
+            )
+        return int(found[0].version) if found else 0
+
+    def tags(self) -> dict[int, dict[str, str]]:
+        """Return the tags of every version, by its number, in order."""
+        found, token = {}, None
+        with asked("list the versions"):
+            while True:
+                page = self._client.search_model_versions(
+                    f"name='{self.name}'", max_results=_PAGE, page_token=token
+                )
+                found.update({int(version.version): dict(version.tags) for version in page})
+                token = page.token
+                if not token:
+                    return dict(sorted(found.items()))
+
+    def tags_of(self, number: int) -> dict[str, str]:
+        """Return the tags of one version."""
+        with asked(f"find version {number}"):
+            return dict(self._client.get_model_version(self.name, str(number)).tags)
+
+    def tag(self, number: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with asked(f"tag version {number}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(self.name, str(number), key, value)
+
+    def record(self, folder: Path, record: Mapping[str, Any], tags: Mapping[str, str]) -> int:
+        """Add a version whose files are in this folder, with a run, and return its number.
+
+        Called again after a crash, it goes on with the run that was begun.
+        """
+        with asked(f"register {folder}"):
+            run = self._run(record)
+            version = self._client.create_model_version(
+                self.name,
+                folder.as_uri(),
+                run_id=run,
+                tags={ID_TAG: record["id"], **tags},
+                description=record["note"] or None,
+            )
+        return int(version.version)
+
+    def _run(self, record: Mapping[str, Any]) -> str:
+        begun = self._client.search_runs(
+            [self._experiment], f"tags.`{ID_TAG}` = '{record['id']}'", max_results=1
+        )
+        params = {name: record[name] for name in ("parent", "first_offset", "last_offset")}
+        metrics: dict[str, float] = record["metrics"]
+        return log_run(
+            self._client,
+            self._experiment,
+            begun[0].info.run_id if begun else None,
+            tags={ID_TAG: record["id"]},
+            params=params,
+            metrics=[(key, value, record["last_offset"]) for key, value in metrics.items()],
+            when=record["time"],
+        )
+
+    def aliases(self) -> tuple[dict[str, int], list[int]]:
+        """Return the version that each alias points at, and the champions so far, oldest first."""
+        with asked("read the aliases"):
+            model = self._client.get_registered_model(self.name)
+        history = json.loads(model.tags.get(_HISTORY_TAG, "[]"))
+        return {name: int(number) for name, number in model.aliases.items()}, history
+
+    def set_alias(self, alias: str, number: int | None) -> None:
+        """Point an alias at a version, or drop it.
+
+        Raises:
+            ValueError: MLflow or served.json cannot hold an alias of this name.
+        """
+        if not _ALIAS.fullmatch(alias):
+            raise ValueError(f"an alias {alias!r}; use 'champion', 'challenger' or such a word")
+        with asked(f"set the alias {alias!r}"):
+            if number is None:
+                self._client.delete_registered_model_alias(self.name, alias)
+            else:
+                self._client.set_registered_model_alias(self.name, alias, str(number))
+
+    def set_history(self, champions: Sequence[int]) -> None:
+        """Keep which versions have been champions, oldest first."""
+        with asked("keep the history of champions"):
+            self._client.set_registered_model_tag(
+                self.name, _HISTORY_TAG, json.dumps(list(champions))
+            )
+
+
+def check_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics as plain floats.
+
+    Raises:
+        ValueError: one is not finite, or has a name that MLflow refuses.
+
+    Example:
+        >>> check_metrics({"accuracy": 1})
+        {'accuracy': 1.0}
+    """
+    for name, value in metrics.items():
+        if len(name) > 250 or not _METRIC.fullmatch(name):
+            raise ValueError(
+                f"a metric named {name!r}; use letters, digits, '_', '-', '.', ':', spaces and "
+                "single slashes, up to 250 characters"
+            )
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name!r} is {value}; leave out what is not known")
+    if len(metrics) > 1000:
+        raise ValueError(f"{len(metrics)} metrics; MLflow takes up to 1000 with a version")
+    return {name: float(value) for name, value in metrics.items()}

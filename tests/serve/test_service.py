@@ -1,0 +1,244 @@
+"""The whole service in real processes: learning, releasing, killing, erasing."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from small_service import points
+
+from lifelong.bench.job import weights_sha256
+from lifelong.serve.client import Client, ServiceError
+from lifelong.serve.config import Config
+from lifelong.serve.learning import Checked
+from lifelong.serve.log import SQLiteLog
+from lifelong.serve.registry import Registry, served
+from lifelong.serve.trainer import Trainer
+
+MODEL = """
+import torch
+from torch.optim import SGD
+from lifelong import DERpp, Learner
+from lifelong.nets import MLP
+
+def learner():
+    torch.manual_seed(0)
+    net = MLP(6, hidden=(16,), outputs=4)
+    return Learner(net, SGD(net.parameters(), lr=0.1), [DERpp(64, rows=8)], seed=1)
+"""
+CONFIG = """
+learner: model.py:learner
+folder: state
+schema: {shape: [6], classes: 4}
+train: {batch: 8, period: 400, anchors: 0.1, every: 100}
+release: {every: 0.2, rows: 40}
+serve: {port: PORT, flush: 0.1}
+"""
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+class Service:
+    def __init__(self, folder):
+        self.folder = folder
+        self.port = free_port()
+        (folder / "model.py").write_text(textwrap.dedent(MODEL))
+        self.path = folder / "service.yaml"
+        self.path.write_text(CONFIG.replace("PORT", str(self.port)))
+        self.state = folder / "state"
+        self.client = Client(f"http://127.0.0.1:{self.port}", attempts=12, pause=0.1)
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "lifelong", "serve", str(self.path)],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            until(lambda: self.api_pid() and self.alive(), 100)
+        except BaseException:
+            self.__exit__(None)
+            raise
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+        if error[0] is not None:
+            print(self.out)
+
+    def stop(self):
+        if self.process.returncode is None:
+            self.process.terminate()
+            out, _ = self.process.communicate(timeout=40)
+            self.client.close()
+            self.out = out.decode()
+
+    def promoted(self):
+        if served(self.state)["champion"] > 1:
+            return True
+        self.teach(10, seed=time.time_ns())
+        return False
+
+    def alive(self):
+        try:
+            return self.client._http.get("/healthz").status_code == 200
+        except OSError:
+            return False
+        except Exception as error:
+            if type(error).__module__.startswith("httpx"):
+                return False
+            raise
+
+    def api_pid(self):
+        try:
+            return json.loads((self.state / "api.json").read_text())["pid"]
+        except (OSError, ValueError):
+            return None
+
+    def trainer_pid(self):
+        found = subprocess.run(
+            ["pgrep", "-f", f"lifelong.serve.process trainer {self.path}"],
+            capture_output=True,
+            check=False,
+        )
+        pids = found.stdout.split()
+        return int(pids[0]) if pids else None
+
+    def status(self):
+        try:
+            return json.loads((self.state / "trainer" / "status.json").read_text())
+        except (OSError, ValueError):
+            return {"rows": 0, "behind": 1, "offset": 0}
+
+    def teach(self, rows, seed):
+        for i, (x, y) in enumerate(zip(*points(rows, seed), strict=True)):
+            self.client.example(x, y, id=f"e{seed}-{i}", subject=f"s{i % 7}")
+
+    def caught_up(self):
+        status = self.status()
+        with SQLiteLog(self.state / "log") as log:
+            return status["offset"] >= log.last
+
+    def accuracy(self, rows=60):
+        x, y = points(rows, seed=77)
+        return np.mean(
+            [self.client.predict(row).label == label for row, label in zip(x, y, strict=True)]
+        )
+
+
+def until(done, seconds=40.0):
+    end = time.monotonic() + seconds
+    while not (found := done()):
+        if time.monotonic() > end:
+            raise AssertionError("it did not come to that in time")
+        time.sleep(0.05)
+    return found
+
+
+def learned_from(service):
+    """The weights of a new trainer that reads the service's log from the start, undisturbed."""
+    config = Config.read(service.path)
+    schema, _, _ = config.parts()
+    with SQLiteLog(service.state / "log") as log:
+        trainer = Trainer(
+            service.folder / "undisturbed", log, config.factory(), Checked(schema), config.train,
+            classes=range(4),
+        )  # fmt: skip
+        trainer.catch_up()
+        again = Trainer(
+            service.state / "trainer", log, config.factory(), Checked(schema), config.train,
+            classes=range(4),
+        )  # fmt: skip
+        again.catch_up()
+        return weights_sha256(trainer.learner.model), weights_sha256(again.learner.model)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """One service for the tests below, in their order: to start one takes seconds."""
+    with Service(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+def test_it_learns_and_goes_on_when_it_is_killed(service):
+    before = service.accuracy()
+    with pytest.raises(ServiceError, match="422: x: 3"):
+        service.client.predict([1.0, 2.0, 3.0])
+    service.teach(150, seed=1)
+    until(service.promoted)
+    os.kill(service.trainer_pid(), signal.SIGKILL)
+    service.teach(100, seed=2)
+    assert service.client.predict([0.0] * 6).version >= 1  # served while the trainer was dead
+    os.kill(service.api_pid(), signal.SIGKILL)
+    service.teach(100, seed=3)  # the client tries again until it is back
+    until(service.caught_up)
+    assert service.accuracy() > max(before, 0.8)
+    assert service.client.predict([0.0] * 6).version == served(service.state)["champion"] > 1
+
+
+def test_a_subject_is_erased_from_everything(service):
+    secret = [12345.5, 54321.25, 0.0, 0.0, 0.0, 0.0]
+    service.client.example(secret, 1, id="secret", subject="ann")
+    service.teach(60, seed=4)
+    until(service.caught_up)
+    service.client.erase("ann")
+    service.teach(20, seed=5)
+    until(service.caught_up)
+    until(lambda: not json.loads((service.state / "trainer/history.json").read_text())["owed"])
+    raw = np.array(secret, np.float32).tobytes()
+    for path in service.state.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"12345.5" not in content, path
+            assert raw not in content, path
+
+
+def test_an_earlier_version_is_served_at_once(service):
+    service.client.rollback("a test", to=1, id="back")
+    assert service.client.predict([0.0] * 6).version == 1
+
+
+def test_what_it_learned_is_what_an_undisturbed_run_learns(service):
+    until(service.caught_up)
+    service.stop()
+    undisturbed, own = learned_from(service)
+    assert undisturbed == own
+    done = subprocess.run(
+        [sys.executable, "-m", "lifelong", "audit", str(service.state)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 problems" in done.stdout
+    assert Registry(service.state).alias("champion") is not None
+    assert "trainer has ended (signal SIGKILL); it starts again" in service.out
+
+
+def test_wrong_use_is_refused_at_the_start(tmp_path):
+    path = tmp_path / "bad.yaml"
+    for text, told in [
+        (
+            "{learner: x.py:f, schema: {shape: [2], classes: 2}, serve: {prot: 1}}",
+            "did you mean 'port'",
+        ),
+        ("{schema: {shape: [2], classes: 2}}", "learner is missing"),
+        ("learner: [", "is not YAML"),
+        ("{learner: no.py:f, schema: {shape: [2], classes: 2}}", "give FILE.py:FUNCTION"),
+    ]:
+        path.write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "lifelong", "serve", str(path)],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert told in done.stderr
