@@ -48,9 +48,12 @@ def serve(kind: str, port: int, log: str, threaded: bool) -> None:
     import torch
     import uvicorn
 
+    from lifelong.serve.app import settle
+
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         app = empty_app() if kind == "empty" else predicting_app(log, threaded, stack)
+        settle()
         uvicorn.run(
             app,
             port=port,

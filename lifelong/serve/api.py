@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from lifelong.core.errors import LogError, RegistryError
-from lifelong.serve.app import create_app
+from lifelong.serve.app import create_app, settle
 from lifelong.serve.appender import Appender, Busy
 from lifelong.serve.audit import Audit
 from lifelong.serve.auth import Key, Keys, hash_of
@@ -209,6 +209,7 @@ def run(path: Path) -> None:
             timeout_graceful_shutdown=5,
         )
     )
+    settle()
     server.run()
 
 

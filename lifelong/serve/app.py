@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import time
@@ -150,6 +151,16 @@ def create_app(
     app.add_exception_handler(HTTPException, _unrouted)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def settle() -> None:
+    """Take what is there by now out of garbage collection; call it when all is imported.
+
+    Else each full collection goes through torch's hundreds of thousands of objects: tens of
+    milliseconds, in which every request waits.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class _Direct(APIRoute):

@@ -105,6 +105,7 @@ class Learning:
         correct, rows = trainer.at.correct
         return {
             "time": time.time(),
+            "pid": os.getpid(),
             "offset": trainer.at.offset,
             "behind": self.log.last - trainer.at.offset,
             "rows": trainer.at.rows,

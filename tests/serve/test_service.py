@@ -107,13 +107,7 @@ class Service:
             return None
 
     def trainer_pid(self):
-        found = subprocess.run(
-            ["pgrep", "-f", f"lifelong.serve.process trainer {self.path}"],
-            capture_output=True,
-            check=False,
-        )
-        pids = found.stdout.split()
-        return int(pids[0]) if pids else None
+        return until(lambda: self.status().get("pid"))
 
     def status(self):
         try:
