@@ -37,6 +37,8 @@ class Trial:
         """The last event that the candidate has seen."""
         self.shadow = PairedTest()
         self.right: list[tuple[bool, bool]] = []
+        self.judged = -1
+        """How many rows there were when it was judged last."""
 
     def add(self, champion: Correct, candidate: Correct) -> None:
         """Add what both answered to new rows."""
@@ -121,14 +123,17 @@ class Releases:
         if number is None or (self._champion is not None and self._champion.version == number):
             return
         promoted = self.trial is not None and self.trial.candidate.version == number
-        if promoted and sum(self._rate) and self._rate[1] >= self.gate.minimum:
-            correct, rows = self._rate
-            if correct / rows > 2 * self.settings.tolerance:
-                self.guard = Guardrail.after(correct, rows, self.settings.tolerance)
-        elif not promoted:
-            self.guard = None
+        self.guard = self._guard() if promoted else None
         self._champion = self._snapshot(number)
         self.trial, self._rate = None, [0, 0]
+
+    def _guard(self) -> Guardrail | None:
+        """Watch a new champion by what the one before got right, where that says something."""
+        correct, rows = self._rate
+        try:
+            return Guardrail.after(correct, rows, self.settings.tolerance)
+        except ValueError:  # too few rows, or too few right: nothing to fall from
+            return None
 
     def _replace(self, champion: Snapshot) -> None:
         """After an erasure: serve a version that has not seen it, and retire those that have.
@@ -190,15 +195,19 @@ class Releases:
         self._made_at, self._made_rows = self.clock(), trainer.at.rows
         return version.number
 
-    def _judge(self, trial: Trial) -> None:
+    def _evidence(self, trial: Trial) -> Evidence:
         anchors: dict[int | str, Comparison] = {}
         for group in self.trainer.anchors.groups:
             x, y, task = self.trainer.anchors.rows(group)
             both = (_right(one, x, y, task) for one in (trial.champion, trial.candidate))
             anchors[group] = Comparison.of(*both)
-        evidence = Evidence(anchors=anchors, recent=trial.recent(), shadow=trial.shadow)
-        self.judgement = self.gate.judge(evidence)
-        if self.judgement.verdict == "undecided":
+        return Evidence(anchors=anchors, recent=trial.recent(), shadow=trial.shadow)
+
+    def _judge(self, trial: Trial) -> None:
+        if trial.judged != trial.shadow.n:
+            self.judgement = self.gate.judge(self._evidence(trial))
+            trial.judged = trial.shadow.n
+        if self.judgement is None or self.judgement.verdict == "undecided":
             return
         if self.judgement.verdict == "refuse" or self.settings.mode == "manual":
             self.trial = None
