@@ -48,6 +48,9 @@ def free_port():
         return one.getsockname()[1]
 
 
+pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow, several times over
+
+
 class Service:
     def __init__(self, folder):
         self.folder = folder
