@@ -52,6 +52,14 @@ class Release:
     tolerance: float = 0.1
     keep: int = 5
 
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.rows < 1 or self.keep < 1 or not 0 < self.tolerance < 1:
+            raise ValueError(
+                f"every {self.every}, rows {self.rows}, keep {self.keep}, tolerance "
+                f"{self.tolerance}; give 0 seconds, 1 row and 1 learner or more, and a tolerance "
+                "between 0 and 1"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Serve:
@@ -74,6 +82,15 @@ class Serve:
     batch_rows: int = 64
     most_waiting: int = 1024
     most_bytes: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65536 or not self.flush > 0:
+            raise ValueError(
+                f"port {self.port}, flush {self.flush}; a port is 0 to 65535, and flush above 0"
+            )
+        for name in ("batch_rows", "most_waiting", "most_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class Quarantine:
         """Drop what is known from an offset on, before the log is read again from there."""
         with self._db:
             self._db.execute("delete from refused where offset >= ?", (from_offset,))
+        # A detail may quote what was received: it must not stay behind in the write-ahead log.
+        self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def close(self) -> None:
         """Close the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,9 @@ Ask = Callable[[str, dict[str, Any]], None]
 
 Correct = NDArray[np.bool_]
 
+RECENT = 500
+"""Rows of the recent window."""
+
 
 class Trial:
     """One candidate beside the champion, on rows that came when neither had learned from them."""
@@ -36,7 +40,7 @@ class Trial:
         self.offset = offset
         """The last event that the candidate has seen."""
         self.shadow = PairedTest()
-        self.right: list[tuple[bool, bool]] = []
+        self.right: deque[tuple[bool, bool]] = deque(maxlen=RECENT)
         self.judged = -1
         """How many rows there were when it was judged last."""
 
@@ -45,12 +49,11 @@ class Trial:
         self.shadow.add(candidate.astype(float) - champion.astype(float))
         self.right += zip(champion.tolist(), candidate.tolist(), strict=True)
 
-    def recent(self, rows: int = 500) -> Comparison | None:
+    def recent(self) -> Comparison | None:
         """Compare both on the newest rows."""
-        latest = self.right[-rows:]
-        if not latest:
+        if not self.right:
             return None
-        champion, candidate = zip(*latest, strict=True)
+        champion, candidate = zip(*self.right, strict=True)
         return Comparison.of(champion, candidate)
 
 

@@ -57,6 +57,8 @@ class Plan:
         for name, least in (("batch", 1), ("window", 1), ("every", 1), ("period", 0), ("quota", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        Anchors(self.anchors, self.anchor_rows)  # refuse here, not when the service has started,
+        Outliers(self.deviations, warmup=self.warmup)  # what these refuse
 
 
 @dataclass(slots=True)

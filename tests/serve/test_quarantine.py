@@ -22,3 +22,10 @@ def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / "quarantine.db").write_bytes(b"not a database" * 100)
     with pytest.raises(LogError, match="cannot be opened"):
         Quarantine(tmp_path)
+
+
+def test_what_was_quoted_does_not_stay_behind(tmp_path):
+    one = Quarantine(tmp_path)
+    one.add([Refused(7, "e7", None, "schema", "x: 12345.5 is out of range")])
+    one.forget(7)
+    assert all(b"12345.5" not in path.read_bytes() for path in tmp_path.iterdir())
