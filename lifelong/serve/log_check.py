@@ -1,0 +1,61 @@
+"""The check of a whole event log: pages, checksums, and offsets without gaps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import apsw
+
+from lifelong.core.errors import LogError
+from lifelong.serve.records import digest_of
+from lifelong.serve.store import LAST, Store
+
+
+def problems(store: Store) -> Iterator[str]:
+    """Read everything and say what is damaged, in words."""
+    for check in (_check_pages, _check_events, _check_gone, _check_offsets):
+        try:
+            with store.reading() as db:
+                yield from check(store, db)
+        except LogError as error:
+            yield str(error)
+
+
+def _check_events(store: Store, db: apsw.Connection) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    whole = True
+    for (offset,) in db.execute("SELECT offset FROM events ORDER BY offset"):
+        try:
+            counts[store.fetch(db, offset)[0]] += 1
+        except LogError as error:
+            whole = False
+            yield str(error)
+    stored = {kind: n for kind, n in db.execute("SELECT kind, n FROM counts") if n}
+    if whole and stored != dict(counts):
+        yield f"{store.path}: it counts {stored}, but holds {dict(counts)}"
+
+
+def _check_pages(_: Store, db: apsw.Connection) -> Iterator[str]:
+    for (line,) in db.execute("PRAGMA integrity_check"):
+        if line != "ok":
+            yield f"{db.filename}: {line}"
+
+
+def _check_gone(_: Store, db: apsw.Connection) -> Iterator[str]:
+    for *fields, digest in db.execute("SELECT offset, kind, key, digest FROM gone"):
+        if digest_of(*fields) != digest:
+            yield f"{db.filename}: what is kept of the removed event {fields[0]} is damaged"
+
+
+def _check_offsets(_: Store, db: apsw.Connection) -> Iterator[str]:
+    offsets = "SELECT offset FROM events UNION ALL SELECT offset FROM gone ORDER BY offset"
+    trimmed = db.execute("SELECT trimmed FROM state").get
+    before, last = 0, db.execute(LAST).get
+    if trimmed > last or db.execute("SELECT 1 FROM events WHERE offset <= ?", (trimmed,)).get:
+        yield f"{db.filename}: it says that it was trimmed up to {trimmed}, and it was not"
+    for (offset,) in (*db.execute(offsets), (last + 1,)):
+        if offset != before + 1:
+            gap = f"{before + 1} to {offset - 1} are missing" if offset > before else "repeat"
+            yield f"{db.filename}: offsets {gap} (at {offset})"
+        before = offset
