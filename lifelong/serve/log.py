@@ -7,19 +7,20 @@ itself. Every offset up to the last is either in `events` or in `gone`, so a los
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from lifelong.core.errors import LogError
+from lifelong.serve import trimming
 from lifelong.serve.events import KINDS, Event
 from lifelong.serve.log_check import problems
 from lifelong.serve.records import COLUMNS, Conflict, InvalidEvent, digest_of, event_of, row_of
 from lifelong.serve.store import LAST, Store
+from lifelong.serve.trimming import Traces
 
 __all__ = ["Conflict", "InvalidEvent", "SQLiteLog"]
 
@@ -154,12 +155,19 @@ class SQLiteLog:
             return dict.fromkeys(KINDS, 0) | dict(db.execute("SELECT kind, n FROM counts"))
 
     def first_of(self, subject: str) -> int | None:
-        """Return the lowest offset that `erase` would remove, for the erasure event before it."""
+        """Return the lowest offset that `erase` would remove, for the erasure event before it.
+
+        Of a trimmed event that waits for its other half it is the first offset after the trimming:
+        a learner that stands there has not seen it.
+        """
+        query = f"SELECT max(min(offset), (SELECT trimmed + 1 FROM state)) FROM ({_OF_SUBJECT})"
         with self._store.reading() as db:
-            offset: int | None = db.execute(
-                f"SELECT min(offset) FROM ({_OF_SUBJECT})", (subject,)
-            ).get
+            offset: int | None = db.execute(query, (subject,)).get
             return offset
+
+    def traces_of(self, subject: str) -> Traces:
+        """Tell what was learned from this subject's events that have been trimmed since."""
+        return trimming.traces(self._store, subject)
 
     def erase(self, subject: str) -> int:
         """Remove a subject's events and the labels about their predictions; return how many.
@@ -176,31 +184,66 @@ class SQLiteLog:
         with self._store.lock:
             with self._store.writing("erase") as db:
                 offsets = [offset for (offset,) in db.execute(_OF_SUBJECT, (subject,))]
-                self._remove(db, offsets)
+                trimming.remove(self._store, db, offsets)
+                trimming.forget_traces(self._store, db, subject)
                 db.execute("UPDATE state SET scrub = 1")
             self._store.scrub()
         return len(offsets)
 
     def trim(self, before_offset: int) -> int:
-        """Remove the events below an offset, and return how many that were.
+        """Have the log begin at an offset, remove what came before, and return how many that were.
 
-        Their offsets are not given again, and their ids stay known (as hashes, about 70 bytes an
-        event, for ever), so sending one again adds nothing. Their space is used for new events; the
-        file does not get smaller. Committed in parts, so that appends come in between.
+        Events that a reader from there on needs stay: see `lifelong.serve.trimming.sweep`. Offsets
+        are not given again, and ids stay known (as hashes, about 100 bytes an event) until
+        `forget_ids`. Committed in parts, so that appends come in between.
         """
+        self.mark(before_offset - 1)
         removed = 0
-        query = "SELECT offset FROM events WHERE offset < ? ORDER BY offset LIMIT ?"
-        while True:
-            with self._store.writing("trim") as db:
-                limit = min(before_offset, db.execute(LAST).get + 1)
-                offsets = [offset for (offset,) in db.execute(query, (limit, _CHUNK))]
-                self._remove(db, offsets)
-                done = len(offsets) < _CHUNK
-                upto = limit - 1 if done else offsets[-1]
-                db.execute("UPDATE state SET trimmed = max(trimmed, ?)", (upto,))
-            removed += len(offsets)
-            if done:
-                return removed
+        after: int | None = 0
+        while after is not None:
+            after, some = self.sweep(after, _CHUNK)
+            removed += some
+        return removed
+
+    def mark(self, upto: int, passed: int | None = None) -> bool:
+        """Have the log begin after an offset, as `lifelong.serve.trimming.mark`."""
+        return trimming.mark(self._store, upto, passed)
+
+    def sweep(self, after: int, limit: int) -> tuple[int | None, int]:
+        """Remove a part of what was trimmed, as `lifelong.serve.trimming.sweep`."""
+        return trimming.sweep(self._store, after, limit)
+
+    def forget_ids(self, remember: int, limit: int = _CHUNK) -> bool:
+        """Forget the ids of events that were trimmed long ago; False if no more are."""
+        return trimming.forget_ids(self._store, remember, limit)
+
+    def give_back(self, pages: int) -> int:
+        """Return up to so many free pages to the file system; tell how many are left."""
+        return self._store.give_back(pages)
+
+    def rewrite(self) -> None:
+        """Rewrite the file, so that no byte of what was trimmed stays; appends wait meanwhile."""
+        with self._store.lock:
+            self._store.scrub()
+
+    @property
+    def rewritten(self) -> float | None:
+        """When the file was rewritten, in seconds since 1970; None if nothing was trimmed since."""
+        with self._store.reading() as db:
+            stale, when = db.execute("SELECT stale, rewritten FROM state").get
+            return float(when) if stale else None
+
+    @property
+    def size(self) -> int:
+        """The bytes that the file takes without its free pages."""
+        return self._store.size()
+
+    def time_at(self, offset: int) -> float | None:
+        """Return when the first event from an offset on was received; None if there is none."""
+        query = "SELECT time FROM events WHERE offset >= ? ORDER BY offset LIMIT 1"
+        with self._store.reading() as db:
+            when: float | None = db.execute(query, (offset,)).get
+            return when
 
     def verify(self) -> list[str]:
         """Read everything and return what is damaged, in words; an empty list if nothing is."""
@@ -225,7 +268,9 @@ class SQLiteLog:
             known = db.execute("SELECT offset FROM events WHERE id = ?", (row[1],)).get
             if known is None and any_gone:
                 gone = "SELECT offset FROM gone WHERE key = ?"
-                if (offset := db.execute(gone, (self._key(row[1]),)).get) is not None:
+                if (
+                    offset := db.execute(gone, (trimming.key(self._store, row[1]),)).get
+                ) is not None:
                     results.append(offset)
                     continue
             if known is None:
@@ -233,7 +278,7 @@ class SQLiteLog:
                 db.execute(_INSERT, (*row, last, digest_of(*row, last)))
                 added[row[0]] += 1
             results.append(last if known is None else self._again(db, row, known))
-        _count(db, added)
+        trimming.count(db, added)
         return results
 
     def _again(self, db: apsw.Connection, row: tuple[Any, ...], offset: int) -> int | Conflict:
@@ -247,25 +292,7 @@ class SQLiteLog:
             f"{', '.join(other)}; give what is new an id of its own"
         )
 
-    def _remove(self, db: apsw.Connection, offsets: Sequence[int]) -> None:
-        removed: Counter[str] = Counter()
-        for offset in offsets:
-            query = "DELETE FROM events WHERE offset = ? RETURNING id, kind"
-            id, kind = db.execute(query, (offset,)).get
-            gone = (offset, kind, self._key(id))
-            db.execute("INSERT INTO gone VALUES(?, ?, ?, ?)", (*gone, digest_of(*gone)))
-            removed[kind] -= 1
-        _count(db, removed)
-
-    def _key(self, id: str) -> bytes:
-        return hashlib.blake2b(id.encode(), digest_size=16, key=self._store.salt).digest()
-
     def _first(self, query: str, value: str) -> Event | None:
         with self._store.reading() as db:
             offset = db.execute(query, (value,)).get
             return None if offset is None else event_of(self._store.fetch(db, offset))
-
-
-def _count(db: apsw.Connection, changes: Mapping[str, int]) -> None:
-    query = "INSERT INTO counts VALUES(?1, ?2) ON CONFLICT(kind) DO UPDATE SET n = n + ?2"
-    db.executemany(query, changes.items())

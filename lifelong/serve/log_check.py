@@ -43,18 +43,20 @@ def _check_pages(_: Store, db: apsw.Connection) -> Iterator[str]:
 
 
 def _check_gone(_: Store, db: apsw.Connection) -> Iterator[str]:
-    for *fields, digest in db.execute("SELECT offset, kind, key, digest FROM gone"):
+    for *fields, digest in db.execute("SELECT * FROM gone"):
         if digest_of(*fields) != digest:
             yield f"{db.filename}: what is kept of the removed event {fields[0]} is damaged"
 
 
 def _check_offsets(_: Store, db: apsw.Connection) -> Iterator[str]:
-    offsets = "SELECT offset FROM events UNION ALL SELECT offset FROM gone ORDER BY offset"
-    trimmed = db.execute("SELECT trimmed FROM state").get
-    before, last = 0, db.execute(LAST).get
-    if trimmed > last or db.execute("SELECT 1 FROM events WHERE offset <= ?", (trimmed,)).get:
+    """Check that offsets have no gaps, from where ids are forgotten; what is trimmed may stay."""
+    offsets = "SELECT offset FROM events WHERE offset > ?1 UNION ALL "
+    offsets += "SELECT offset FROM gone WHERE offset > ?1 ORDER BY offset"
+    trimmed, before = db.execute("SELECT trimmed, forgot FROM state").get
+    last = db.execute(LAST).get
+    if not before <= trimmed <= last:
         yield f"{db.filename}: it says that it was trimmed up to {trimmed}, and it was not"
-    for (offset,) in (*db.execute(offsets), (last + 1,)):
+    for (offset,) in (*db.execute(offsets, (before,)), (last + 1,)):
         if offset != before + 1:
             gap = f"{before + 1} to {offset - 1} are missing" if offset > before else "repeat"
             yield f"{db.filename}: offsets {gap} (at {offset})"

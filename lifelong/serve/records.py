@@ -81,3 +81,13 @@ def event_of(fields: tuple[Any, ...]) -> Event:
 def digest_of(*fields: object) -> bytes:
     """Return the checksum of a row."""
     return hashlib.blake2b(msgspec.msgpack.encode(fields), digest_size=8).digest()
+
+
+def key_of(id: str) -> int:
+    """Make a row's key from its event's id.
+
+    Example:
+        >>> key_of("p-1") == key_of("p-1") >= 0
+        True
+    """
+    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") >> 1

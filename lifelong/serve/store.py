@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from lifelong.serve.records import COLUMNS, digest_of
 SQLITE = (3, 51, 3)
 """The first SQLite whose WAL cannot be damaged by a checkpoint during a write."""
 _FORMAT = 0x4C4C4F47
-_SCHEMA = 1
+_SCHEMA = 2
 _WAIT_MS = 10_000
 _CHUNK = 1_000
 _SETTINGS = {
@@ -40,12 +41,15 @@ _TABLES = f"""
         data BLOB NOT NULL, digest BLOB NOT NULL) STRICT;
     CREATE INDEX labels ON events(about) WHERE kind = 'label';
     CREATE INDEX subjects ON events(subject) WHERE subject IS NOT NULL;
+    CREATE INDEX decided ON events(kind, offset) WHERE kind IN ('decision', 'erasure');
     CREATE TABLE gone(
         offset INTEGER PRIMARY KEY, kind TEXT NOT NULL, key BLOB NOT NULL UNIQUE,
-        digest BLOB NOT NULL) STRICT;
+        erased INTEGER NOT NULL, subject BLOB, row INTEGER, digest BLOB NOT NULL) STRICT;
+    CREATE INDEX traces ON gone(subject) WHERE subject IS NOT NULL;
     CREATE TABLE counts(kind TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT;
     CREATE TABLE state(
         salt BLOB NOT NULL, digest BLOB NOT NULL, trimmed INTEGER NOT NULL,
+        forgot INTEGER NOT NULL, stale INTEGER NOT NULL, rewritten REAL NOT NULL,
         scrub INTEGER NOT NULL) STRICT;
     PRAGMA application_id = {_FORMAT};
     PRAGMA user_version = {_SCHEMA};
@@ -193,7 +197,22 @@ class Store:
             assert self.writer is not None
             self.writer.execute("VACUUM")  # zeroed cells are not enough: pages keep stale copies
             self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self.writer.execute("UPDATE state SET scrub = 0")
+            done = "UPDATE state SET scrub = 0, stale = 0, rewritten = ?"
+            self.writer.execute(done, (time.time(),))
+
+    def give_back(self, pages: int) -> int:
+        """Return up to so many free pages to the file system; tell how many are left."""
+        with self.lock, self.explained("shrink"):
+            if self.writer is None:
+                return 0
+            self.writer.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            return int(self.writer.pragma("freelist_count"))
+
+    def size(self) -> int:
+        """Return the bytes that the file takes without its free pages."""
+        with self.reading() as db:
+            pages = db.pragma("page_count") - db.pragma("freelist_count")
+            return int(pages * db.pragma("page_size"))
 
     def fetch(self, db: apsw.Connection, offset: int) -> tuple[Any, ...]:
         """Return the columns but the digest of one event, after checking it."""
@@ -218,6 +237,7 @@ class Store:
 
 
 def _prepare(db: apsw.Connection) -> None:
+    db.pragma("auto_vacuum", 2)  # only a file without tables takes it
     mode = db.pragma("journal_mode", "wal")
     if mode != "wal":  # SQLite says so and goes on, where shared memory is missing
         raise LogError(f"{db.filename} gets journal mode {mode!r}, not 'wal'; use a local disk")
@@ -227,7 +247,8 @@ def _prepare(db: apsw.Connection) -> None:
         if not db.execute("SELECT EXISTS(SELECT 1 FROM sqlite_schema)").get:
             db.execute(_TABLES)
             salt = os.urandom(32)
-            db.execute("INSERT INTO state VALUES(?, ?, 0, 0)", (salt, digest_of(salt)))
+            values = (salt, digest_of(salt), time.time())
+            db.execute("INSERT INTO state VALUES(?, ?, 0, 0, 0, ?, 0)", values)
 
 
 def _own(folder: Path) -> int:
