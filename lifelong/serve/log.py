@@ -221,6 +221,12 @@ class SQLiteLog:
         """Return up to so many free pages to the file system; tell how many are left."""
         return self._store.give_back(pages)
 
+    @property
+    def free(self) -> int:
+        """The free pages of the file."""
+        with self._store.reading() as db:
+            return int(db.pragma("freelist_count"))
+
     def rewrite(self) -> None:
         """Rewrite the file, so that no byte of what was trimmed stays; appends wait meanwhile."""
         with self._store.lock:
