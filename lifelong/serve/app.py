@@ -112,7 +112,7 @@ ROUTES = (
         "operate",
         lambda routes: routes.erase,
         "Have everything of a subject forgotten",
-        {"id": "erasure:x-1", "offset": 8},
+        {"id": "erasure:x-1", "offset": 8, "exact": True, "trimmed": 0, "unknown_until": 0},
         Erase,
         ({"subject": "user-7", "id": "x-1"},),
         202,

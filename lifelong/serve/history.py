@@ -43,6 +43,10 @@ class History:
         self._done: set[int] = set()
         self.ranges: list[tuple[int, int]] = []
         """Offsets, first to last, whose rows are in quarantine since a rollback."""
+        self.floor = 0
+        """The offset of a checkpoint that is never deleted: the log may come to begin there."""
+        self.begin = 0
+        """Where the log begins: no checkpoint before it can be used."""
         self.owed: dict[str, int] = {}
         """Of an erasure whose versions are not replaced: first offset, event, newest version."""
         for left in self.folder.glob(".*"):
@@ -71,12 +75,28 @@ class History:
         kept: dict[int, int] = {}
         for held in offsets[:-RECENT]:
             kept.setdefault((offsets[-1] - held).bit_length(), held)
-        for held in set(offsets[:-RECENT]) - set(kept.values()):
+        for held in set(offsets[:-RECENT]) - {*kept.values(), self.floor, self.begin}:
             self._path(held).unlink()
         return path
 
+    def begin_at(self, offset: int) -> None:
+        """Let go of all that is older than the beginning of the log."""
+        self.begin = offset
+        offsets = self.offsets
+        for held in offsets[:-1]:
+            if held < offset <= offsets[-1]:
+                self._path(held).unlink()
+        known = (self._done, self.ranges)
+        self._done = {event for event in self._done if event > offset}
+        self.ranges = [(first, last) for first, last in self.ranges if last > offset]
+        if known != (self._done, self.ranges):
+            self._write()
+
     def latest(self, before: int | None = None) -> dict[str, Any] | None:
         """Load the newest checkpoint, with an offset of at most `before`; None if there is none.
+
+        Where the log begins after `before`, it is the newest one at its beginning: nothing can be
+        learned again from further back.
 
         A damaged one is passed over for the one before it: learning again from there comes to the
         same weights.
@@ -86,7 +106,7 @@ class History:
         """
         broken = []
         for offset in reversed(self.offsets):
-            if before is not None and offset > before:
+            if before is not None and offset > max(before, self.begin):
                 continue
             try:
                 state: dict[str, Any] = checkpoint.load(self._path(offset))
@@ -96,14 +116,14 @@ class History:
         if broken:
             raise CheckpointError(
                 f"{broken[0]}; no earlier one is whole: delete {self.folder} to learn again from "
-                "the start of the log"
+                "the start of the log, or restore a backup where the log was trimmed"
             )
         return None
 
     def drop(self, first: int) -> None:
         """Delete the checkpoints that have seen an offset."""
         for offset in self.offsets:
-            if offset >= first:
+            if offset >= max(first, self.begin + 1):
                 self._path(offset).unlink()
         _sync(self.folder)
 

@@ -87,6 +87,12 @@ class Quarantine:
         # A detail may quote what was received: it must not stay behind in the write-ahead log.
         self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
 
+    def drop(self, upto: int) -> None:
+        """Drop rows up to an offset: the log no longer has their features."""
+        with self._db:
+            self._db.execute("delete from refused where offset <= ?", (upto,))
+        self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
