@@ -31,7 +31,7 @@ from lifelong.serve.registry import Registry
 from lifelong.serve.retention import Retention
 from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Holder, Snapshot
-from lifelong.serve.status import LogStatus, TrainerStatus
+from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.weights import model_of
 
 INTERNAL = "LIFELONG_INTERNAL_KEY"

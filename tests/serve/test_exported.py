@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from lifelong.serve.events import Event
 from lifelong.serve.log import SQLiteLog
-from lifelong.serve.status import LogStatus, TrainerStatus
+from lifelong.serve.exported import LogStatus, TrainerStatus
 
 STATUS = {
     "time": 1000.0,
