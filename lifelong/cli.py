@@ -185,13 +185,18 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     try:
-        from lifelong.serve import audit
+        from lifelong.serve import audit, history
         from lifelong.serve.log import SQLiteLog
         from lifelong.serve.registry import Registry
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from None
-    with SQLiteLog(options.folder / "log") as log:
-        found = log.verify()
+    found: list[str] = []
+    try:
+        with SQLiteLog(options.folder / "log") as log:
+            found += log.verify()
+    except LifelongError as error:
+        found.append(str(error))
+    found += history.damaged(options.folder / "trainer")
     found += audit.verify(options.folder / "audit.jsonl")
     registry = Registry(options.folder)
     versions = [version for version in registry.versions() if version.servable]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import os
 import threading
 import time
@@ -27,12 +27,14 @@ from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry
 from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
 
 INTERNAL = "LIFELONG_INTERNAL_KEY"
 """The variable with which the supervisor tells both processes the trainer's key."""
 
 Found = TypeVar("Found")
+_log = logging.getLogger("lifelong.serve")
 
 
 class Api:
@@ -55,11 +57,15 @@ class Api:
             raise RegistryError(
                 f"no version of {config.folder} is served; register and promote one"
             )
-        self.holder = Holder(self._snapshot(champion))
         self.log = SQLiteLog(config.folder / "log", write=True)
+        try:
+            self.audit = Audit(config.folder / "audit.jsonl")
+            self.holder = Holder(self._whole(champion))
+        except BaseException:
+            self.log.close()
+            raise
         self.appender = Appender(self.log)
-        self.audit = Audit(config.folder / "audit.jsonl")
-        self._last_tick = self.log.last
+        self._last_tick = 0  # rows may wait since before this process
         self._one = threading.Lock()
 
     def app(self, address: Callable[[], str] = str) -> FastAPI:
@@ -156,6 +162,20 @@ class Api:
             self.audit.append(action, who, {"version": number, "reason": reason})
         return number
 
+    def _whole(self, champion: int) -> Snapshot:
+        """Load the champion; where its files are damaged, go back to the last one that is whole."""
+        try:
+            return self._snapshot(champion)
+        except RegistryError as error:
+            before = self.registry.previous_champion()
+            if before is None:
+                raise
+            _log.error("%s; version %s answers instead", error, before)
+            snapshot = self._snapshot(before)
+            self.registry.set_alias("champion", before)
+            self.audit.append("rollback", "api", {"version": before, "reason": str(error)})
+            return snapshot
+
     def _snapshot(self, number: int) -> Snapshot:
         return Snapshot(number, model_of(self.make, self.registry.load_weights(number)))
 
@@ -181,9 +201,12 @@ class Api:
         while not (url := address()):
             await asyncio.sleep(0.02)
         path = self.config.folder / "api.json"
-        temporary = path.with_name(".api.json")
-        temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-        temporary.replace(path)
+        while True:
+            try:
+                write_json(path, {"url": url, "pid": os.getpid()})
+                return
+            except RegistryError:  # the disk may be full now, and not later
+                await asyncio.sleep(1.0)
 
 
 def run(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Layout: `events.db` in WAL mode (beside it, while it is open, `-wal` and `-shm`), and `writer.lock`,
 which the writing process holds and which names its pid. Data is JSON; each row has a BLAKE2b of
-itself. Every offset up to the last is either in `events` or in `gone`, so a lost row is noticed.
+itself. Every offset up to the last is either in `events` or in `gone`, so a lost row is noticed;
+`tail` has the last offset, so that lost last rows are, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import msgspec
 
 from lifelong.core.errors import LogError
 from lifelong.serve.events import KINDS, Event
+from lifelong.serve.tail import Tail
 
 SQLITE = (3, 51, 3)
 """The first SQLite whose WAL cannot be damaged by a checkpoint during a write."""
@@ -103,6 +105,8 @@ class SQLiteLog:
     def __init__(self, folder: str | Path, *, write: bool = False) -> None:
         self.folder = Path(folder)
         self._path = self.folder / "events.db"
+        self._tail = Tail(self.folder / "tail")
+        self._given = 0
         self._lock = threading.RLock()
         self._idle: list[apsw.Connection] = []
         self._owner: int | None = None
@@ -282,6 +286,7 @@ class SQLiteLog:
                     self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 self._writer.close()
                 self._writer = None
+            self._tail.close()
             if self._owner is not None:
                 os.close(self._owner)
                 self._owner = None
@@ -304,6 +309,7 @@ class SQLiteLog:
                 _prepare(self._writer)
                 _sync(self.folder)
                 _sync(self.folder.parent)
+        acknowledged = self._tail.read()  # before the log, which may grow meanwhile
         with self._reading() as db:
             found = (db.pragma("application_id"), db.pragma("user_version"))
             if found[0] != _FORMAT:
@@ -314,12 +320,28 @@ class SQLiteLog:
             if _digest(salt) != check:
                 raise LogError(f"{self._path} is damaged: it has lost its salt; restore a backup")
         self._salt: bytes = salt
+        self._check_tail(acknowledged)
         # A process that died may have left commits that were written but not synced. Whoever opens
         # the file next sees them, so they have to be on disk before anything is learned from them.
         with contextlib.suppress(FileNotFoundError):
             _sync(self._path.with_name("events.db-wal"))
         if write and scrub:
             self._scrub()
+
+    def _check_tail(self, acknowledged: int) -> None:
+        if acknowledged <= (last := self.last):
+            return
+        with self._lock:
+            for db in (*self._idle, *filter(None, [self._writer])):  # leave what is left to see
+                db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+        raise LogError(
+            f"{self._path}: the events {last + 1} to {acknowledged} were acknowledged, and are not "
+            f"there: {self._path.name}-wal is damaged or was removed; restore a backup; to go on "
+            f"without them, delete {self._tail.path} and checkpoints with higher offsets"
+        )
 
     def _connect(self, flags: int) -> apsw.Connection:
         db = apsw.Connection(str(self._path), flags=flags)
@@ -369,6 +391,7 @@ class SQLiteLog:
                 db.execute("BEGIN IMMEDIATE")
                 yield db
                 db.execute("COMMIT")
+                self._tail.write(self._given)
             except BaseException:
                 if db.in_transaction:
                     with contextlib.suppress(apsw.Error):
@@ -393,6 +416,7 @@ class SQLiteLog:
                 added[row[0]] += 1
             results.append(last if known is None else self._again(db, row, known))
         _count(db, added)
+        self._given = last
         return results
 
     def _again(self, db: apsw.Connection, row: tuple[Any, ...], offset: int) -> int | Conflict:

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
             from lifelong.serve import learning
 
             learning.run(Path(path))
-    except LifelongError as error:
+    except (LifelongError, OSError) as error:  # a full disk, for one: it is started again
         print(f"lifelong {kind}: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
