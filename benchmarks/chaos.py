@@ -120,7 +120,7 @@ class Chaos:
                 self.checked["erasures"] += 1
             elif served(self.service.state)["previous"]:
                 to = served(self.service.state)["previous"][-1]
-                discard = self.chance.random() < 0.5
+                discard = self.chance.random() < 0.25
                 done = client.rollback("chaos", to=to, discard=discard, id=f"back-{number}")
                 assert done["version"] == to, done
                 self.checked["rollbacks"] += 1

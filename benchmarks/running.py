@@ -100,7 +100,7 @@ class Running:
         if error is not None:
             print("".join(self.output[-40:]), file=sys.stderr)
 
-    def start(self, wait: float = 120.0) -> None:
+    def start(self, wait: float = 300.0) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", START, str(self.path)],
             start_new_session=True,
@@ -109,7 +109,8 @@ class Running:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        threading.Thread(target=self._drain, args=(self.process,), daemon=True).start()
+        self._drainer = threading.Thread(target=self._drain, args=(self.process,), daemon=True)
+        self._drainer.start()
         if wait:
             try:
                 until(self.ready, wait, "the service answers")
@@ -122,6 +123,7 @@ class Running:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(60)
+            self._drainer.join(60)
 
     def ready(self) -> bool:
         try:
@@ -180,5 +182,6 @@ class Running:
 
     def _drain(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.output.append(line)
+        with process.stdout:
+            for line in process.stdout:
+                self.output.append(line)
