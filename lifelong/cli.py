@@ -188,14 +188,20 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     try:
-        from lifelong.serve import audit
+        from lifelong.serve import audit, history
         from lifelong.serve.log import SQLiteLog
         from lifelong.serve.registry import Registry
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from None
-    with SQLiteLog(options.folder / "log") as log:
-        found = log.verify()
-        trimmed = log.trimmed
+    found: list[str] = []
+    trimmed = 0
+    try:
+        with SQLiteLog(options.folder / "log") as log:
+            found += log.verify()
+            trimmed = log.trimmed
+    except LifelongError as error:
+        found.append(str(error))
+    found += history.damaged(options.folder / "trainer")
     found += audit.verify(options.folder / "audit.jsonl")
     if trimmed > audit.trimmed(options.folder / "audit.jsonl"):
         found.append(f"the log begins after {trimmed}, and no decision says that it was trimmed")

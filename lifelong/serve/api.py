@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import os
@@ -26,12 +25,13 @@ from lifelong.serve.audit import Audit
 from lifelong.serve.auth import Key, Keys, hash_of
 from lifelong.serve.config import Config
 from lifelong.serve.events import Event
+from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry
 from lifelong.serve.retention import Retention
 from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Holder, Snapshot
-from lifelong.serve.exported import LogStatus, TrainerStatus
+from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
 
 INTERNAL = "LIFELONG_INTERNAL_KEY"
@@ -66,11 +66,15 @@ class Api:
             raise RegistryError(
                 f"no version of {config.folder} is served; register and promote one"
             )
-        self.holder = Holder(self._snapshot(champion))
         self.log = SQLiteLog(config.folder / "log", write=True)
+        try:
+            self.audit = Audit(config.folder / "audit.jsonl")
+            self.holder = Holder(self._whole(champion))
+        except BaseException:
+            self.log.close()
+            raise
         self.appender = Appender(self.log)
-        self.audit = Audit(config.folder / "audit.jsonl")
-        self._last_tick = self.log.last
+        self._last_tick = 0  # rows may wait since before this process
         self._deciding_at = -math.inf
         self.metrics = CollectorRegistry()
         self.metrics.register(TrainerStatus(config.folder / "trainer"))
@@ -229,6 +233,20 @@ class Api:
             if when is not None and middle <= version.last_offset:
                 self._delay.set(time.time() - when)
 
+    def _whole(self, champion: int) -> Snapshot:
+        """Load the champion; where its files are damaged, go back to the last one that is whole."""
+        try:
+            return self._snapshot(champion)
+        except RegistryError as error:
+            before = self.registry.previous_champion()
+            if before is None:
+                raise
+            _log.error("%s; version %s answers instead", error, before)
+            snapshot = self._snapshot(before)
+            self.registry.set_alias("champion", before)
+            self.audit.append("rollback", "api", {"version": before, "reason": str(error)})
+            return snapshot
+
     def _snapshot(self, number: int) -> Snapshot:
         return Snapshot(number, model_of(self.make, self.registry.load_weights(number)))
 
@@ -264,9 +282,12 @@ class Api:
         while not (url := address()):
             await asyncio.sleep(0.02)
         path = self.config.folder / "api.json"
-        temporary = path.with_name(".api.json")
-        temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-        temporary.replace(path)
+        while True:
+            try:
+                write_json(path, {"url": url, "pid": os.getpid()})
+                return
+            except RegistryError:  # the disk may be full now, and not later
+                await asyncio.sleep(1.0)
 
 
 def run(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from lifelong.core import checkpoint
 from lifelong.core.errors import CheckpointError
 
+_log = logging.getLogger("lifelong.serve")
 RECENT = 3
 """Checkpoints kept whatever their offsets."""
 
@@ -112,6 +114,7 @@ class History:
                 state: dict[str, Any] = checkpoint.load(self._path(offset))
                 return state
             except CheckpointError as error:
+                _log.warning("%s; an earlier one is taken", error)
                 broken.append(str(error))
         if broken:
             raise CheckpointError(
@@ -174,12 +177,32 @@ class History:
         lists = {"done": sorted(self._done), "ranges": self.ranges, "owed": self.owed}
         text = json.dumps(lists)
         temporary = self._lists.with_name(f".{self._lists.name}")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._lists)
-        _sync(self._lists.parent)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._lists)
+            _sync(self._lists.parent)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self._lists}: {error.strerror}") from error
+
+
+def damaged(folder: Path) -> list[str]:
+    """Read a trainer's checkpoints, and return in words which are damaged; it may be running.
+
+    Args:
+        folder: the trainer's own.
+    """
+    found = []
+    for path in sorted((folder / "checkpoints").glob("*.safetensors")):
+        try:
+            checkpoint.load(path)
+        except CheckpointError as error:
+            if path.exists():  # or else it was no longer needed
+                how = "delete it: an earlier one or the log leads to the same weights"
+                found.append(f"{error}; {how}")
+    return found
 
 
 def _sync(folder: Path) -> None:

@@ -137,8 +137,11 @@ class Learning:
         self.floor.tell(self.releases.targets())
         path = self.config.folder / "trainer" / "status.json"
         temporary = path.with_name(".status.json")
-        temporary.write_text(json.dumps(self.status()))
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps(self.status()))
+            temporary.replace(path)
+        except OSError as error:  # people can do without
+            _log.warning("cannot write %s: %s", path, error.strerror)
 
     def _ask(self, what: str, body: dict[str, Any]) -> None:
         path = self.config.folder / "api.json"

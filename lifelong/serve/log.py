@@ -2,7 +2,8 @@
 
 Layout: `events.db` in WAL mode (beside it, while it is open, `-wal` and `-shm`), and `writer.lock`,
 which the writing process holds and which names its pid. Data is JSON; each row has a BLAKE2b of
-itself. Every offset up to the last is either in `events` or in `gone`, so a lost row is noticed.
+itself. Every offset up to the last is either in `events` or in `gone`, so a lost row is noticed;
+`tail` has the last offset, so that lost last rows are, too.
 """
 
 from __future__ import annotations
@@ -285,6 +286,7 @@ class SQLiteLog:
                 added[row[0]] += 1
             results.append(last if known is None else self._again(db, row, known))
         trimming.count(db, added)
+        self._store.given = last
         return results
 
     def _again(self, db: apsw.Connection, row: tuple[Any, ...], offset: int) -> int | Conflict:

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
             from lifelong.serve import learning
 
             learning.run(Path(path))
-    except LifelongError as error:
+    except (LifelongError, OSError) as error:  # a full disk, for one: it is started again
         logging.getLogger("lifelong.serve").error("%s cannot go on: %s", kind, error)
         return 1
     return 0

@@ -1,7 +1,8 @@
 """The SQLite file of an event log: its tables, its connections, and who may write.
 
-Layout: `events.db` in WAL mode (beside it, while it is open, `-wal` and `-shm`), and `writer.lock`,
-which the writing process holds and which names its pid.
+Layout: `events.db` in WAL mode (beside it, while it is open, `-wal` and `-shm`); `writer.lock`,
+which the writing process holds and which names its pid; and `tail`, the last offset that was
+acknowledged, so that lost last rows are missed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import apsw
 
 from lifelong.core.errors import LogError
 from lifelong.serve.records import COLUMNS, digest_of
+from lifelong.serve.tail import Tail
 
 SQLITE = (3, 51, 3)
 """The first SQLite whose WAL cannot be damaged by a checkpoint during a write."""
@@ -73,6 +75,9 @@ class Store:
         self.path = folder / "events.db"
         self.lock = threading.RLock()
         self.writer: apsw.Connection | None = None
+        self.given = 0
+        """The last offset that was given out."""
+        self._tail = Tail(folder / "tail")
         self._idle: list[apsw.Connection] = []
         self._owner: int | None = None
         self._closed = threading.Event()
@@ -99,6 +104,7 @@ class Store:
                     self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 self.writer.close()
                 self.writer = None
+            self._tail.close()
             if self._owner is not None:
                 os.close(self._owner)
                 self._owner = None
@@ -109,12 +115,15 @@ class Store:
             self._owner = _own(self.folder)
         elif not self.path.exists():
             raise LogError(f"there is no event log in {self.folder}; start what writes it first")
+        if _cut_off(self.path):
+            raise LogError(f"{self.path} is damaged: its end is missing; restore a backup")
         with self.explained("open"):
             if write:
                 self.writer = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
                 _prepare(self.writer)
                 _sync(self.folder)
                 _sync(self.folder.parent)
+        acknowledged = self._tail.read()  # before the log, which may grow meanwhile
         with self.reading() as db:
             found = (db.pragma("application_id"), db.pragma("user_version"))
             if found[0] != _FORMAT:
@@ -127,12 +136,30 @@ class Store:
             if digest_of(salt) != check:
                 raise LogError(f"{self.path} is damaged: it has lost its salt; restore a backup")
         self.salt: bytes = salt
+        self._check_tail(acknowledged)
         # A process that died may have left commits that were written but not synced. Whoever opens
         # the file next sees them, so they have to be on disk before anything is learned from them.
         with contextlib.suppress(FileNotFoundError):
             _sync(self.path.with_name("events.db-wal"))
         if write and unfinished:
             self.scrub()
+
+    def _check_tail(self, acknowledged: int) -> None:
+        with self.reading() as db:
+            last = db.execute(LAST).get
+        if acknowledged <= last:
+            return
+        with self.lock:
+            for one in (*self._idle, *filter(None, [self.writer])):  # leave what is left to see
+                one.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            if self.writer is not None:
+                self.writer.close()
+                self.writer = None
+        raise LogError(
+            f"{self.path}: the events {last + 1} to {acknowledged} were acknowledged, and are not "
+            f"there: {self.path.name}-wal is damaged or was removed; restore a backup; to go on "
+            f"without them, delete {self._tail.path} and checkpoints with higher offsets"
+        )
 
     def _connect(self, flags: int) -> apsw.Connection:
         db = apsw.Connection(str(self.path), flags=flags)
@@ -185,6 +212,7 @@ class Store:
                 db.execute("BEGIN IMMEDIATE")
                 yield db
                 db.execute("COMMIT")
+                self._tail.write(self.given)
             except BaseException:
                 if db.in_transaction:
                     with contextlib.suppress(apsw.Error):
@@ -236,15 +264,33 @@ class Store:
         return LogError(f"{self.path}: the event at offset {offset} is damaged; restore a backup")
 
 
+def _cut_off(path: Path) -> bool:
+    """Tell whether a database file has fewer pages than it says, even with all that its WAL has.
+
+    SQLite would notice only when something has to be read that is not there.
+    """
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        header = file.read(32)
+    page = int.from_bytes(header[16:18], "big")
+    page = page if page > 1 else 65_536
+    wal = path.with_name(f"{path.name}-wal")
+    frames = wal.stat().st_size // page if wal.exists() else 0
+    return path.stat().st_size // page + frames < int.from_bytes(header[28:32], "big")
+
+
 def _prepare(db: apsw.Connection) -> None:
-    db.pragma("auto_vacuum", 2)  # only a file without tables takes it
+    new = not db.execute("SELECT EXISTS(SELECT 1 FROM sqlite_schema)").get
+    if new:  # only a file without tables takes it, and another would be written to for nothing
+        db.pragma("auto_vacuum", 2)
     mode = db.pragma("journal_mode", "wal")
     if mode != "wal":  # SQLite says so and goes on, where shared memory is missing
         raise LogError(f"{db.filename} gets journal mode {mode!r}, not 'wal'; use a local disk")
     for name, value in _SETTINGS.items():
         db.pragma(name, value)
     with db:
-        if not db.execute("SELECT EXISTS(SELECT 1 FROM sqlite_schema)").get:
+        if new:
             db.execute(_TABLES)
             salt = os.urandom(32)
             values = (salt, digest_of(salt), time.time())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lifelong.core import restore
 from lifelong.core.batch import Batch
-from lifelong.core.errors import LifelongError
+from lifelong.core.errors import LifelongError, LogError
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
 from lifelong.serve.anchors import Anchors
@@ -99,6 +99,7 @@ class Trainer:
 
     Raises:
         CheckpointError: all checkpoints are damaged.
+        LogError: a checkpoint has seen more than there is in the log.
     """
 
     def __init__(
@@ -203,6 +204,12 @@ class Trainer:
             self._fresh()
         else:
             self.load_state_dict(state)
+            if self.at.offset > (last := self.log.last):
+                raise LogError(
+                    f"the checkpoint in {self.history.folder} has seen offset {self.at.offset}, "
+                    f"and the log ends at {last}; restore the log that belongs to it, or delete "
+                    "the checkpoints with higher offsets"
+                )
 
     def _take(self, event: Event) -> bool:
         """Take an event in; False if that led back to an earlier place."""

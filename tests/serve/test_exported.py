@@ -5,8 +5,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from lifelong.serve.events import Event
-from lifelong.serve.log import SQLiteLog
 from lifelong.serve.exported import LogStatus, TrainerStatus
+from lifelong.serve.log import SQLiteLog
 
 STATUS = {
     "time": 1000.0,

@@ -255,7 +255,7 @@ def test_a_closed_log_says_so(tmp_path):
     for use in (lambda: log.last, lambda: log.read(0, 1), lambda: log.append([label("b", "p")])):
         with pytest.raises(LogError, match="closed"):
             use()
-    assert {path.name for path in tmp_path.iterdir()} == {"events.db", "writer.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"events.db", "tail", "writer.lock"}
 
 
 def test_an_old_sqlite_is_refused(tmp_path, monkeypatch):
