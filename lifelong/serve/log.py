@@ -22,7 +22,7 @@ import apsw
 import msgspec
 
 from lifelong.core.errors import LogError
-from lifelong.serve.events import KINDS, Event
+from lifelong.serve.events import KINDS, Event, Kind
 
 SQLITE = (3, 51, 3)
 """The first SQLite whose WAL cannot be damaged by a checkpoint during a write."""
@@ -192,6 +192,19 @@ class SQLiteLog:
             "SELECT offset FROM events WHERE about = ? AND kind = 'label' ORDER BY offset LIMIT 1",
             prediction,
         )
+
+    def of_kinds(self, *kinds: Kind) -> list[Event]:
+        """Return all events of some kinds, in order; for kinds of which there are few."""
+        query = "SELECT offset FROM events WHERE kind = ?"
+        with self._reading() as db:
+            found = sorted(offset for kind in kinds for (offset,) in db.execute(query, (kind,)))
+            return [_event(self._fetch(db, offset)) for offset in found]
+
+    def removed(self, first: int, last: int) -> int:
+        """Count the offsets from `first` to `last` whose events were erased or trimmed."""
+        query = "SELECT count(*) FROM gone WHERE offset BETWEEN ? AND ?"
+        with self._reading() as db:
+            return int(db.execute(query, (first, last)).get)
 
     @property
     def last(self) -> int:
