@@ -130,7 +130,9 @@ def test_after_an_erasure_older_versions_cannot_be_made_again_and_newer_ones_can
         new = service.version()
         service.add(examples(40, seed=9))
         newest = service.version()
-        with pytest.raises(NotReproducible, match="version 1 cannot be made again: .*erased .erasure:s3 at"):
+        with pytest.raises(
+            NotReproducible, match=r"version 1 cannot be made again: .*erased .erasure:s3 at"
+        ):
             rebuild_version(service.config, old)
         for version in (new, newest):
             rebuild_version(service.config, version)
