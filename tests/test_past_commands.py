@@ -1,5 +1,8 @@
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,30 @@ def test_a_learner_of_before_is_written_to_a_file(service, tmp_path, capsys):
     assert "after event" in capsys.readouterr().out
     assert main(["rebuild", str(service.path), "--at", "99999", "--out", str(path)]) == 1
     assert "the log in" in capsys.readouterr().err
+
+
+KILLED = """
+import sys, lifelong.serve.replayed as replayed
+from lifelong.cli import main
+replayed.SAVE_SECONDS, replayed._CHUNK = 0.0, 20
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_killed_it_goes_on_where_it_was(service, tmp_path, capsys):
+    """SIGKILL at some moment after a checkpoint; then the same command again."""
+    words = ["backtest", "--log", str(service.state), "--strategies", "as-configured,ewc+replay"]
+    killed = [*words, "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *killed])
+    checkpoint = tmp_path / "killed/jobs/as-configured/checkpoint.safetensors"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert (tmp_path / "killed/jobs").exists()
+    assert main(killed) == 0
+    assert main([*words, "--out", str(tmp_path / "whole")]) == 0
+    found = [json.loads((tmp_path / n / "backtest.json").read_text()) for n in ("killed", "whole")]
+    for result in (result for one in found for result in one["results"]):
+        result.pop("seconds"), result.pop("rows_per_second")
+    assert found[0] == found[1]

@@ -206,7 +206,7 @@ class Replayed:
             x, y, task = self.trainer.anchors.rows(group)
             output = self.trainer.learner.predict(x, task).float().cpu()
             right = output.reshape(len(y), -1).argmax(1) == y
-            own[str(group)] = float(right.float().mean())
+            own[str(group)] = float(right.double().mean())
             accuracy = self.champions.accuracy(champion, x, y, task)
             if accuracy is not None:
                 served[str(group)] = accuracy

@@ -11,9 +11,8 @@ from small_service import examples
 from lifelong.bench import recipes
 from lifelong.core.errors import ConfigError, LogError, StateMismatch
 from lifelong.serve import replayed
-from lifelong.serve.answers import Answers
 from lifelong.serve.backtest import backtest
-from lifelong.serve.choice import Choice, with_strategies
+from lifelong.serve.choice import Choice
 from lifelong.serve.events import Event
 from lifelong.serve.noting import Stretch
 from lifelong.serve.past import turns
@@ -179,31 +178,6 @@ def test_what_is_synced_later_answers_with_older_weights(service, tmp_path):
     assert len({one["weights_sha256"] for one in results.values()}) == 1  # learning is the same
     accuracy = {sync: one["accuracy"] for sync, one in results.items()}
     assert accuracy[1] > accuracy[10] > accuracy[0]
-
-
-def test_answers_are_restored_with_what_was_served(service):
-    answers = Answers(service.trainer, (1, 4))
-    answers.answer(np.zeros((4, 6), np.float32), [0, 1, 2, 3], [None] * 4)
-    again = Answers(service.trainer, (1, 4))
-    again.load_state_dict(answers.state_dict())
-    assert again.right == answers.right
-    assert sum(again.right[4]) == 1
-    with pytest.raises(ValueError, match=r"intervals \[2, 2\]"):
-        Answers(service.trainer, (2, 2))
-
-
-def test_strategies_are_exchanged_and_the_rest_stays(service):
-    make = service.config.factory()
-    learner = with_strategies(make, lambda: recipes.make("si", {}))()
-    assert [type(one).__name__ for one in learner.strategies] == ["SI"]
-    assert digest_of(weights_of(learner)) == digest_of(weights_of(make()))
-    assert learner.optimizer.param_groups[0]["lr"] == 0.1
-    assert with_strategies(make, None) is make
-    slow = with_strategies(make, None, lr=0.01)()
-    assert [type(one).__name__ for one in slow.strategies] == ["EWC", "DERpp"]
-    assert slow.optimizer.param_groups[0]["lr"] == 0.01
-    with pytest.raises(ValueError, match=r"lr is -1"):
-        with_strategies(make, None, lr=-1.0)
 
 
 def test_other_settings_of_the_trainer_are_tried(service, found, tmp_path):
