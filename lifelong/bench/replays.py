@@ -36,6 +36,7 @@ COLUMNS = (
         "points",
         "How far the anchors of earlier periods have fallen from the best they ever were.",
     ),
+    ("Learned", "rows", "Learned from; the other labelled rows are anchors, or in quarantine."),
     ("Kept", "", "Bytes that strategies keep: stored rows, importances, teachers."),
     ("Time", "s", "Reading, joining and learning, without the measuring."),
     ("Rows", "/s", "Rows learned from in a second of that."),
@@ -66,18 +67,19 @@ def rows(found: Found) -> list[tuple[str, list[str]]]:
     Example:
         >>> served = {"accuracy": None, "average_accuracy": None, "forgetting": None}
         >>> rows({"served": served, "results": []})
-        [('As served', ['–', '–', '–', '–', '–', '–', '–'])]
+        [('As served', ['–', '–', '–', '–', '–', '–', '–', '–'])]
     """
     served = found["served"]
     measured = [_hundred(served["average_accuracy"]), _hundred(served["forgetting"])]
-    lines = [(SERVED, [_hundred(served["accuracy"]), DASH, *measured, DASH, DASH, DASH])]
+    lines = [(SERVED, [_hundred(served["accuracy"]), DASH, *measured, *[DASH] * 4])]
     for one in best_first(found):
         beside = _hundred(one["difference"], sign=True)
         if one["half"] is not None:
             beside += f" ± {one['half'] * 100:.1f}"
         speed = one["rows_per_second"]
         cells = [_hundred(one["accuracy"]), beside, _hundred(one["average_accuracy"])]
-        cells += [_hundred(one["forgetting"]), format_bytes(one["memory_bytes"])]
+        cells += [_hundred(one["forgetting"]), f"{one['learned']:,}"]
+        cells += [format_bytes(one["memory_bytes"])]
         cells += [f"{one['seconds']:.1f}", DASH if speed is None else f"{speed:,.0f}"]
         lines.append((label(one["strategy"]), cells))
     return lines
