@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lifelong import past_commands
 from lifelong.core.errors import LifelongError, MissingExtra, UnknownName
 
 DEMO = ("fine-tune", "ewc", "replay", "der++", "joint")
@@ -82,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="verify a service's decisions, log and versions")
     audit.set_defaults(act=_audit)
     audit.add_argument("folder", type=Path, metavar="DIR")
+    audit.add_argument("--config", type=Path, metavar="CONFIG.yaml", help=past_commands.BESIDE)
+    audit.add_argument(
+        "--reproduce", nargs="+", metavar="N", default=[],
+        help="make versions again from the log and compare them bit for bit; or: champion",
+    )  # fmt: skip
+    past_commands.add(commands)
     return parser
 
 
@@ -212,6 +219,8 @@ def _audit(options: argparse.Namespace) -> int:
             registry.verify(version.number)
         except LifelongError as error:
             found.append(str(error))
+    if options.reproduce:
+        found += past_commands.reproduce(options.reproduce, options.folder, options.config)
     for problem in found:
         print(problem)
     print(f"{len(found)} problems in the log, the decisions and {len(versions)} versions")

@@ -34,7 +34,7 @@ MAY_IMPORT = {
 }
 """The parts of the library that each part may import, beside itself, and the modules outside it."""
 
-FREE = {"cli", "__init__", "__main__"}
+FREE = {"cli", "past_commands", "__init__", "__main__"}
 
 
 def parts():

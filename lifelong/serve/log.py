@@ -17,7 +17,7 @@ import apsw
 
 from lifelong.core.errors import LogError
 from lifelong.serve import trimming
-from lifelong.serve.events import KINDS, Event
+from lifelong.serve.events import KINDS, Event, Kind
 from lifelong.serve.log_check import problems
 from lifelong.serve.records import COLUMNS, Conflict, InvalidEvent, digest_of, event_of, row_of
 from lifelong.serve.store import LAST, Store
@@ -137,6 +137,21 @@ class SQLiteLog:
             "SELECT offset FROM events WHERE about = ? AND kind = 'label' ORDER BY offset LIMIT 1",
             prediction,
         )
+
+    def of_kinds(self, *kinds: Kind) -> list[Event]:
+        """Return all events of some kinds, in order; for kinds of which there are few."""
+        query = "SELECT offset FROM events WHERE kind = ?"
+        with self._store.reading() as db:
+            found = sorted(offset for kind in kinds for (offset,) in db.execute(query, (kind,)))
+            return [event_of(self._store.fetch(db, offset)) for offset in found]
+
+    def removed(self, first: int, last: int) -> int:
+        """Count the offsets from `first` to `last` whose events were erased or trimmed."""
+        query = "SELECT count(*) FROM gone WHERE offset BETWEEN ? AND ?"
+        with self._store.reading() as db:
+            known = int(db.execute(query, (first, last)).get)
+            forgotten = int(db.execute("SELECT forgot FROM state").get)
+        return known + max(0, min(last, forgotten) - first + 1)
 
     @property
     def last(self) -> int:

@@ -123,6 +123,8 @@ class Trainer:
         self.history = History(folder)
         self.watch: Callable[[Batch, int], None] = lambda batch, offset: None  # noqa: ARG005
         """Shown each batch before it is learned from, with the offset of its first row."""
+        self.before: Callable[[], None] = lambda: None
+        """Called before whatever changes the learner: each step, and each new period."""
         self._came: list[tuple[int, str, str | None]] = []
         """Of each row that waits: its offset, id and source."""
         self.saved_at: float | None = None
@@ -294,6 +296,7 @@ class Trainer:
         rows, came = self.waiting, self._came
         if not len(rows):
             return
+        self.before()
         self.waiting, self._came = Table.empty(), []
         kept = list(range(len(rows)))
         try:
@@ -338,6 +341,7 @@ class Trainer:
     def _begin(self, task: int | None) -> None:
         """Close the open period, if there is one, and open the next."""
         self._learn()
+        self.before()
         if self.at.period >= 0 and len(self.window):
             self.learner.end_task(list(self.window.batches(self.plan.batch)))
         elif self.at.period >= 0:

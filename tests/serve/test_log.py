@@ -698,3 +698,12 @@ def test_a_limit_of_the_files_size_is_a_full_disk(tmp_path):
     with SQLiteLog(tmp_path) as log:
         assert ids(log) == {id: int(offset) for offset, id in lines}
         assert log.verify() == []
+
+
+def test_events_of_a_kind_and_what_is_gone_are_found(log):
+    log.append([prediction("p", "ann"), Event("tick", "t", 0.0, {}), label("l", "p")])
+    log.append([Event("erasure", "x", 0.0, {"first": 1}, subject="ann"), prediction("q")])
+    log.erase("ann")
+    assert [event.id for event in log.of_kinds("erasure", "tick")] == ["t", "x"]
+    assert log.of_kinds("label") == []
+    assert [log.removed(*span) for span in ((1, 5), (1, 1), (2, 2), (3, 5))] == [2, 1, 0, 1]

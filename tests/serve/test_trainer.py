@@ -235,3 +235,15 @@ def test_what_the_learner_refuses_is_kept_apart(tmp_path):
 def test_senseless_plans_are_refused(setting):
     with pytest.raises(ValueError, match=f"{setting} is -1; it must be"):
         Plan(**{setting: -1})
+
+
+def test_whoever_looks_before_it_changes_sees_every_state_of_the_learner(tmp_path):
+    """Between two looks at most one step or one new period lies."""
+    taught = trainer(tmp_path, ListLog(served(200)))
+    seen = []
+    taught.before = lambda: seen.append((taught.learner.batches, taught.at.period, weights(taught)))
+    taught.catch_up()
+    steps = [step for step, _, _ in seen]
+    assert sorted(set(steps)) == list(range(taught.learner.batches))
+    assert {period for _, period, _ in seen} == set(range(-1, taught.at.period + 1))
+    assert len({sha for _, _, sha in seen}) == taught.learner.batches
