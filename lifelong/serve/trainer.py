@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from lifelong.serve.history import History
 from lifelong.serve.outliers import Outliers
 from lifelong.serve.quarantine import Quarantine, Refused
 from lifelong.serve.rows import Checks, Labelled, Table, labelled
+
+Came: TypeAlias = tuple[int, str, str | None]
+"""Of a row: the offset where it became whole, the id of its features' event, and its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,8 @@ class Trainer:
         self.classes = tuple(classes)
         self.quarantine = Quarantine(folder)
         self.history = History(folder)
-        self.watch: Callable[[Batch, int], None] = lambda batch, offset: None  # noqa: ARG005
-        """Shown each batch before it is learned from, with the offset of its first row."""
+        self.watch: Callable[[Batch, list[Came]], None] = lambda batch, came: None  # noqa: ARG005
+        """Shown each batch before it is learned from, with where its rows came from."""
         self._came: list[tuple[int, str, str | None]] = []
         """Of each row that waits: its offset, id and source."""
         self._resume(before=None)
@@ -224,6 +227,7 @@ class Trainer:
         self.quarantine.forget(first)
         self.history.done(event)
         self._resume(before=first - 1)
+        self.history.went_back(self.at.offset)
         return False
 
     def _row(self, row: Labelled) -> None:
@@ -270,7 +274,7 @@ class Trainer:
             kept = self._usual(rows, came)
             if kept:
                 batch = rows.rows(kept).batch()
-                self.watch(batch, came[kept[0]][0])
+                self.watch(batch, [came[index] for index in kept])
                 self.learner.observe(batch)
         except LifelongError as error:  # the learner is as it was
             for index in kept:

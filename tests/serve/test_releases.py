@@ -23,6 +23,10 @@ class Held:
     learner: bool = True
     retired: str | None = None
 
+    @property
+    def hashes(self):
+        return {"weights.safetensors": f"sha256 of {self.number}"}
+
 
 class FakeRegistry:
     """What `Releases` uses of a registry, without MLflow."""
@@ -39,9 +43,17 @@ class FakeRegistry:
             self.ids[id] = self.held[-1]
         return self.ids[id]
 
-    def serve(self, number, previous=()):
-        now = {"champion": number, "challenger": None, "previous": list(previous)}
+    def serve(self, number, previous=(), **more):
+        now = {"champion": number, "challenger": None, "previous": list(previous), **more}
         (self.folder / "served.json").write_text(json.dumps(now))
+
+    def expose(self, number, share, since, time=0.0):
+        now = json.loads((self.folder / "served.json").read_text())
+        facts = {"champion": now["champion"], "challenger": number, "share": share, "since": since}
+        (self.folder / "canary.json").write_text(
+            json.dumps({**facts, "time": time, "changed": time})
+        )
+        self.serve(now["champion"], now["previous"], challenger=number)
 
     def versions(self):
         return self.held
@@ -69,7 +81,7 @@ class FakeRegistry:
 class Loop:
     """A trainer, its releases and an api that does what it is asked."""
 
-    def __init__(self, folder, mode="automatic"):
+    def __init__(self, folder, mode="automatic", gate=GATE, **settings):
         self.log = ListLog()
         self.plan = Plan(batch=8, period=0, anchors=0.1, every=100)
         self.trainer = Trainer(
@@ -77,13 +89,28 @@ class Loop:
         )
         self.registry = FakeRegistry(folder / "state")
         self.asked = []
-        settings = Release(mode=mode, every=0.0, rows=40)
-        self.releases = Releases(self.trainer, self.registry, GATE, settings, self.ask)
+        self.now = 1000.0
+        self.releases = Releases(
+            self.trainer,
+            self.registry,
+            gate,
+            Release(mode=mode, every=0.0, rows=40, **settings),
+            self.ask,
+            now=lambda: self.now,
+        )
+
+    def of(self, what):
+        return [body for asked, body in self.asked if asked == what]
 
     def ask(self, what, body):
         self.asked.append((what, body))
-        number = body["version"] if what == "promote" else body["to"]
-        self.registry.serve(number, [1])
+        number = body.get("to", body.get("version"))
+        if what in ("promote", "rollback"):
+            self.registry.serve(number, [1])
+        elif what == "challenge":
+            self.registry.expose(body["version"], body["share"], self.log.last, self.now)
+        elif what == "withdraw":
+            self.registry.serve(self.releases._champion.version, [1])
         if body.get("discard"):
             data = {"action": what, "discard_after": self.registry.get(number).last_offset}
             self.log.append([Event("decision", body["id"], 0.0, data)])
@@ -106,24 +133,30 @@ def loop(tmp_path):
 
 def test_what_is_better_on_rows_that_neither_has_learned_is_promoted(loop):
     loop.teach(examples(400))
-    assert {what for what, _ in loop.asked} == {"promote"}
-    assert loop.asked[0][1]["version"] == 2
-    assert all(0 < len(body["reason"]) <= 250 for _, body in loop.asked)
-    assert loop.releases._champion.version == loop.asked[-1][1]["version"]
+    assert {what for what, _ in loop.asked} == {"verdict", "promote"}
+    assert loop.of("promote")[0]["version"] == 2
+    assert all(0 < len(body["reason"]) <= 250 for body in loop.of("promote"))
+    said = loop.of("verdict")[0]
+    assert (said["version"], said["verdict"], said["recommend"]) == (2, "promote", False)
+    assert said["report"]["findings"]
+    assert loop.releases._champion.version == loop.of("promote")[-1]["version"]
 
 
-def test_other_modes_ask_for_nothing(tmp_path):
+def test_other_modes_say_what_they_found_and_go_on(tmp_path):
     for mode in ("recommend", "manual"):
         (tmp_path / mode).mkdir()
         loop = Loop(tmp_path / mode, mode)
         loop.teach(examples(400))
-        assert loop.asked == []
-        assert len(loop.registry.held) > 1
+        assert {what for what, _ in loop.asked} == {"verdict"}
+        passed = [said for said in loop.of("verdict") if said["verdict"] == "promote"]
+        assert passed
+        assert all(said["recommend"] == (mode == "recommend") for said in passed)
+        assert len(loop.registry.held) > 2
 
 
 def test_a_champion_that_falls_is_rolled_back_and_the_learner_with_it(loop):
     loop.teach(examples(300))
-    promoted = [body["version"] for what, body in loop.asked if what == "promote"]
+    promoted = loop.of("promote")
     assert promoted
     assert loop.releases.guard is not None
     loop.trainer.outliers.deviations = 0.0  # let all of the poison in
