@@ -18,17 +18,14 @@ CRASH = [sys.executable, str(HERE / "registry_crash.py")]
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """Two processes that start together make the tables; one of them stays, to be killed."""
+    """A process whose forks make a registry together, and are killed as they work on others."""
     folder = tmp_path_factory.mktemp("registry") / "made by two"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    both = [subprocess.Popen([*CRASH, str(folder)], **pipes, text=True) for _ in range(2)]
-    for process in both:
-        if process.stdout.readline() != "ready\n":
-            pytest.fail(process.stderr.read())
-    for process in both[1:]:
-        assert process.communicate() == ("", "")
-    yield both[0], folder
-    assert both[0].communicate() == ("", "")
+    process = subprocess.Popen([*CRASH, str(folder)], **pipes, text=True)
+    if process.stdout.readline() != "ready\n":
+        pytest.fail(process.stderr.read())
+    yield process, folder
+    assert process.communicate() == ("", "")
 
 
 @pytest.fixture
