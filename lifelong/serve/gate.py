@@ -273,10 +273,14 @@ class Gate:
         for number, (name, rows) in enumerate(slices.items(), 1):
             if rows.rows < self.slice_rows:
                 continue
+            name = f"slice {name!r}"
             part = strict / (number * (number + 1))
-            finding = self._kept(f"slice {name!r}", rows, 1, part)
-            state: State = "fails" if finding.state == "fails" else "holds"
-            findings.append(replace(finding, state=state))
+            if rows.test().is_below(-self.forgetting, part):
+                findings.append(replace(self._kept(name, rows, 1, part), state="fails"))
+                continue
+            numbers = {"rows": rows.rows, "drop": rows.drop}
+            reason = f"{name}: on {rows.rows} rows nothing shows a drop above {self.forgetting:.4f}"
+            findings.append(_Finding(name, "holds", reason, numbers))
         return findings
 
     def _gained(self, test: PairedTest | None, strict: float) -> _Finding:

@@ -150,7 +150,7 @@ class Live:
     @property
     def worse(self) -> bool:
         """Whether the challenger is shown to get less right."""
-        return self.test.n > 0 and self.test.upper(self.test.alpha) < 0
+        return self.test.is_below(0.0, self.test.alpha)
 
     def report(self) -> dict[str, Any]:
         """Return what is known, as JSON values."""
