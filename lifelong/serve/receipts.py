@@ -118,34 +118,7 @@ class Receipts:
         Raises:
             AuditError: it is damaged.
         """
-        path = self._path(erasure)
-        try:
-            found: dict[str, Any] = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise AuditError(f"cannot read {path}: {error}; restore a backup") from error
-        return found
-
-    def verify(self) -> list[str]:
-        """Return what is wrong with receipts that are done, in words; [] if nothing is."""
-        found = []
-        hashes = {}
-        after = 0
-        while entries := self.audit.entries(after, 1000):
-            after += len(entries)
-            hashes.update(
-                {e["details"]["erasure"]: e["details"]["sha256"] for e in entries if _ends(e)}
-            )
-        for path in sorted(self.folder.glob("*.json")):
-            receipt = self.get(int(path.stem))
-            if receipt is None or receipt["state"] != "done":
-                continue
-            if digest_of(receipt) != receipt.get("sha256"):
-                found.append(f"{path} was altered")
-            elif hashes.get(receipt["erasure"]) != receipt["sha256"]:
-                found.append(f"{path} is not the receipt that the audit has")
-        return found
+        return _read(self._path(erasure))
 
     def _advance(self, upto: int, state: State, facts: dict[str, Any]) -> list[int]:
         moved = []
@@ -181,6 +154,34 @@ class Receipts:
         write_json(self._path(receipt["erasure"]), receipt)
 
 
+def verify(folder: Path, audit: Path) -> list[str]:
+    """Return what is wrong with the receipts in a folder, in words; [] if nothing is.
+
+    Those that are done are compared with the audit, whose own chain is not checked here.
+
+    Raises:
+        AuditError: a file cannot be read.
+    """
+    hashes = {}
+    try:
+        for line in audit.read_bytes().splitlines():
+            entry = json.loads(line)
+            if entry["action"] == "erased":
+                hashes[entry["details"]["erasure"]] = entry["details"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AuditError(f"cannot read {audit}: {error}; see `audit.verify`") from error
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        receipt = _read(path)
+        if receipt is None or receipt["state"] != "done":
+            continue
+        if digest_of(receipt) != receipt.get("sha256"):
+            found.append(f"{path} was altered")
+        elif hashes.get(int(path.stem)) != receipt["sha256"]:
+            found.append(f"{path} is not the receipt that the audit has")
+    return found
+
+
 def digest_of(receipt: Mapping[str, Any]) -> str:
     """Compute the SHA-256 of a receipt, without itself and its place in the audit."""
     rest = {name: value for name, value in receipt.items() if name not in ("sha256", "audit")}
@@ -188,8 +189,14 @@ def digest_of(receipt: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _ends(entry: Mapping[str, Any]) -> bool:
-    return entry["action"] == "erased" and {"erasure", "sha256"} <= set(entry["details"])
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise AuditError(f"cannot read {path}: {error}; restore a backup") from error
+    return found
 
 
 def _ranges(offsets: Iterable[int]) -> list[list[int]]:
