@@ -61,6 +61,7 @@ class Deployment:
         self.exposure: Exposure | None = None
         self._assignment = Assignment(champion)
         self._resume(champion)
+        self._check_recommended()
 
     def serve(self, action: str, number: int, reason: str, who: str) -> int:
         """Make a version the champion; a canary and a recommendation were about another: they end.
@@ -179,6 +180,15 @@ class Deployment:
         self._drop(("challenger",))
         if number is not None or exposure is not None:
             self.audit.append("withdraw", "api", {"version": number, "reason": why})
+
+    def _check_recommended(self) -> None:
+        number = self.registry.alias(RECOMMENDED)
+        try:
+            if number is not None:
+                self.registry.verify(number)
+        except RegistryError as error:  # no alias may point at what cannot be served
+            self._drop((RECOMMENDED,))
+            self.audit.append("withdraw", "api", {"version": number, "reason": str(error)[:500]})
 
     def _answer(
         self, champion: Snapshot, challenger: Snapshot | None, exposure: Exposure | None

@@ -137,7 +137,8 @@ class Live:
         self.test = PairedTest(alpha)
         self.right = {exposure.champion: 0, exposure.challenger: 0}
         self.rows = {exposure.champion: 0, exposure.challenger: 0}
-        self._block: dict[int, list[bool]] = {exposure.champion: [], exposure.challenger: []}
+        # Of each version in the open block: rows, and how many of them were right.
+        self._block = {exposure.champion: [0, 0], exposure.challenger: [0, 0]}
 
     def read(self) -> bool:
         """Take in the next events, and say whether there may be more."""
@@ -190,12 +191,12 @@ class Live:
         right = bool(np.ravel(prediction.data["output"]).argmax() == row.y)
         self.rows[version] += 1
         self.right[version] += right
-        self._block[version].append(right)
-        if all(self._block.values()):
-            old, new = (self._block[v] for v in (self.exposure.champion, self.exposure.challenger))
-            self.test.add([sum(new) / len(new) - sum(old) / len(old)])
-            old.clear()
-            new.clear()
+        self._block[version][0] += 1
+        self._block[version][1] += right
+        old, new = (self._block[v] for v in (self.exposure.champion, self.exposure.challenger))
+        if old[0] and new[0]:
+            self.test.add([new[1] / new[0] - old[1] / old[0]])
+            old[:] = new[:] = [0, 0]
 
 
 class Step(NamedTuple):

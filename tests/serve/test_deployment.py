@@ -156,6 +156,14 @@ def test_a_recommendation_stands_until_it_is_decided(folder):
     assert audit.verify(folder / "audit.jsonl") == []
 
 
+def test_a_recommendation_of_what_is_damaged_is_taken_back_at_a_start(folder):
+    deployment(folder).judged(2, "promote", ["it is better"], {}, True, "trainer")
+    (folder / "versions/2" / WEIGHTS).write_bytes(b"")
+    again = deployment(folder)
+    assert again.candidate()["recommended"] is None
+    assert actions(again) == ["recommend", "withdraw"]
+
+
 def test_declining_takes_a_recommendation_back(folder):
     made = deployment(folder)
     made.judged(2, "promote", ["it is better"], {}, True, "trainer")

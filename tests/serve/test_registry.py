@@ -88,6 +88,22 @@ def test_mlflow_shows_the_version_and_its_run(registry, folder):
         assert aliases == [("champion", 1)]
 
 
+def test_the_folder_opens_with_mlflows_own_client(registry, folder):
+    for n in (1, 2):
+        add(registry, n)
+    registry.set_alias("champion", 1)
+    registry.set_alias("challenger", 2)
+    from mlflow.tracking import MlflowClient  # what `mlflow ui` reads with
+
+    uri = f"sqlite:///{folder}/registry.db"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    [model] = client.search_registered_models()
+    assert {name: int(n) for name, n in model.aliases.items()} == {"champion": 1, "challenger": 2}
+    version = client.get_model_version_by_alias("model", "challenger")
+    assert version.source == (folder / "versions/2").as_uri()
+    assert client.get_run(version.run_id).data.metrics == {"accuracy": 0.2}
+
+
 def test_the_same_id_is_registered_once(registry):
     first = add(registry, 1)
     assert add(registry, 1) == first

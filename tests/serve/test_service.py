@@ -199,15 +199,25 @@ def test_a_subject_is_erased_from_everything(service):
     service.client.example(secret, 1, id="secret", subject="ann")
     service.teach(60, seed=4)
     until(service.caught_up)
-    service.client.erase("ann")
+    id = service.client.erase("ann")["id"]
+    assert service.client.erasure(id)["state"] in ("log removed", "learner rebuilt", "done")
     service.teach(20, seed=5)
     until(service.caught_up)
     until(lambda: not json.loads((service.state / "trainer/history.json").read_text())["owed"])
+    receipt = service.client.erasure(id)
+    assert receipt["state"] == "done"
+    assert receipt["events"]["removed"] == 1
+    assert receipt["learner"]["checkpoint"] < receipt["events"]["offsets"][0][0]
+    assert receipt["versions"]["served"]["version"] == served(service.state)["champion"]
+    assert receipt["sha256"] in (service.state / "audit.jsonl").read_text()
+    with pytest.raises(ServiceError, match="404: no erasure"):
+        service.client.erasure("nobody")
     raw = np.array(secret, np.float32).tobytes()
     for path in service.state.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             assert b"12345.5" not in content, path
+            assert b'"ann"' not in content, path
             assert raw not in content, path
 
 
