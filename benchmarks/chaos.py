@@ -65,7 +65,7 @@ class Undisturbed:
         self.keys: list[int] = []
         self.trainer.watch = self._watch
 
-    def _watch(self, batch: Any, _: int) -> None:
+    def _watch(self, batch: Any, _: object) -> None:
         del self.keys[self.trainer.at.rows :]  # it went back
         self.keys += batch.key.tolist()
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="learn digits in 5 tasks, with a report; a minute")
     demo.set_defaults(
-        act=_run, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True
-    )
+        act=_run, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True,
+        registry=None,
+    )  # fmt: skip
     run = commands.add_parser("run", help="run strategies on a suite and write a report")
     run.set_defaults(act=_run, demo=False)
     run.add_argument("suite", metavar="SUITE", help="see `lifelong list suites`")
@@ -61,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--set", nargs="+", metavar="KEY=VALUE", default=[], action="extend",
         help="settings of the suite (lr=0.1) or of a strategy (ewc.strength=100)",
+    )  # fmt: skip
+    run.add_argument(
+        "--registry", type=Path, metavar="DIR",
+        help="log each run to DIR/registry.db too, for `mlflow ui`",
     )  # fmt: skip
     again = commands.add_parser("reproduce", help="run a published table, ours beside it")
     again.set_defaults(act=_reproduce)
@@ -99,6 +105,8 @@ def _run(options: argparse.Namespace) -> int:
     from lifelong.bench.suites import SUITES, resolve
 
     started = time.perf_counter()
+    if options.registry is not None:
+        _need_mlflow()
     if len(set(options.strategy)) != len(options.strategy):
         raise ValueError(f"--strategy {' '.join(options.strategy)}; name each of them once")
     given = dict(_setting(text) for text in options.set)
@@ -119,7 +127,24 @@ def _run(options: argparse.Namespace) -> int:
 
     Console().print(summary_table(results, title=title))
     print(f"{time.perf_counter() - started:.0f} s; the report is {report.resolve()}")
+    if options.registry is not None:
+        _log_runs(options.registry, results)
     return 0
+
+
+def _need_mlflow() -> None:
+    """Say before the work what would be missing after it."""
+    for module in ("mlflow", "sqlalchemy"):
+        if find_spec(module) is None:
+            raise MissingExtra(module, "serve")
+
+
+def _log_runs(folder: Path, results: Sequence[dict[str, Any]]) -> None:
+    from lifelong.serve.runs import log_results
+
+    uri = f"sqlite:///{(folder / 'registry.db').absolute()}"
+    ids = log_results(uri, results)
+    print(f"logged {len(ids)} runs; see them with: mlflow ui --backend-store-uri {uri}")
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -195,7 +220,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     try:
-        from lifelong.serve import audit, history
+        from lifelong.serve import audit, history, receipts
         from lifelong.serve.log import SQLiteLog
         from lifelong.serve.registry import Registry
     except ModuleNotFoundError as error:
@@ -212,6 +237,8 @@ def _audit(options: argparse.Namespace) -> int:
     found += audit.verify(options.folder / "audit.jsonl")
     if trimmed > audit.trimmed(options.folder / "audit.jsonl"):
         found.append(f"the log begins after {trimmed}, and no decision says that it was trimmed")
+    if not found:  # else they have nothing to be compared with
+        found += receipts.verify(options.folder / "erasures", options.folder / "audit.jsonl")
     registry = Registry(options.folder)
     versions = [version for version in registry.versions() if version.servable]
     for version in versions:

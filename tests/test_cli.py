@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lifelong import cli
 from lifelong.bench import build, report, reproduce, suites
 from lifelong.bench.job import Job
 from lifelong.bench.recipes import RECIPES
@@ -74,6 +75,38 @@ def test_run_writes_results_and_a_report_and_goes_on_where_it_was(
 
 
 @pytest.mark.usefixtures("no_report")
+def test_runs_are_logged_to_a_registry_that_mlflow_opens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], no_report: None
+):
+    words = ("--strategy", "fine-tune", "replay", "--registry", str(tmp_path / "tracked"))
+    assert run(tmp_path / "out", *words) == 0
+    uri = f"sqlite:///{tmp_path}/tracked/registry.db"
+    assert f"logged 2 runs; see them with: mlflow ui --backend-store-uri {uri}" in (
+        capsys.readouterr().out
+    )
+    assert run(tmp_path / "out", *words) == 0  # logged once
+    from mlflow.tracking import MlflowClient  # what `mlflow ui` reads with
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.get_experiment_by_name("digits")
+    found = client.search_runs([experiment.experiment_id])
+    assert sorted(each.data.params["strategy"] for each in found) == ["fine-tune", "replay"]
+    results = read_results(tmp_path / "out" / "results.json")
+    shown = {each.data.params["strategy"]: each.data.metrics for each in found}
+    for each in results:
+        assert shown[each["strategy"]]["average_accuracy"] == each["average_accuracy"]
+
+
+def test_a_registry_without_the_extra_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(Learner, "observe", None)
+    message = refused(capsys, 1, "run", "digits", "--registry", str(tmp_path / "tracked"))
+    assert "mlflow is not installed; pip install 'lifelong[serve]' brings it" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_of_the_command_line_reach_the_run(tmp_path: Path):
     words = ["--strategy", "replay", "--set", "lr=0.5", "model=cnn", "--set", "replay.capacity=7"]
     assert run(tmp_path, *words, "momentum=0", "augment=true") == 0

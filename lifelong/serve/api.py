@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -24,13 +24,15 @@ from lifelong.serve.appender import Appender, Busy
 from lifelong.serve.audit import Audit
 from lifelong.serve.auth import Key, Keys, hash_of
 from lifelong.serve.config import Config
+from lifelong.serve.deployment import Deployment
 from lifelong.serve.events import Event
 from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.receipts import Receipts
 from lifelong.serve.registry import Registry
 from lifelong.serve.retention import Retention
 from lifelong.serve.routes import Parts
-from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.snapshot import Snapshot
 from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
 
@@ -61,15 +63,13 @@ class Api:
         self.config = config
         self.make = config.factory()
         self.registry = Registry(config.folder)
-        champion = self.registry.alias("champion")
-        if champion is None:
-            raise RegistryError(
-                f"no version of {config.folder} is served; register and promote one"
-            )
         self.log = SQLiteLog(config.folder / "log", write=True)
         try:
             self.audit = Audit(config.folder / "audit.jsonl")
-            self.holder = Holder(self._whole(champion))
+            self.deployment = Deployment(
+                self.registry, self.audit, self._snapshot, lambda: self.log.last
+            )
+            self.receipts = Receipts(config.folder / "erasures", self.audit)
         except BaseException:
             self.log.close()
             raise
@@ -96,7 +96,6 @@ class Api:
             compact=kept.compact,
             held=lambda: time.monotonic() - self._deciding_at < HELD,
         )
-        self._one = threading.Lock()
 
     def app(self, address: Callable[[], str] = str) -> FastAPI:
         """Make the HTTP service.
@@ -108,14 +107,23 @@ class Api:
         serve = self.config.serve
         parts = Parts(
             schema=schema,
-            holder=self.holder,
+            holder=self.deployment.holder,
             submit=self.appender.submit,
             find=self.log.find,
             keys=self._with_trainer(keys),
             versions=self.versions,
             promote=self.promote,
             rollback=self.rollback,
+            challenge=self.challenge,
+            withdraw=self.withdraw,
+            judged=self.judged,
+            candidate=self.candidate,
             erase=self.erase,
+            removed=self.removed,
+            erased=self.erased,
+            receipt=self.receipt,
+            named=self.receipts.name,
+            choose=self.deployment.choose,
             first_of=self.first_of,
             traces_of=self.traces_of,
             learned_until=self.learned_until,
@@ -160,7 +168,13 @@ class Api:
 
     async def promote(self, number: int, reason: str, who: str) -> int:
         """Serve a version: its files are checked, then the alias moves, then the answers."""
-        return await _aside(lambda: self._serve("promote", number, reason, who))
+
+        def promote() -> int:
+            self.deployment.serve("promote", number, reason, who)
+            self._time(number)
+            return number
+
+        return await _aside(promote)
 
     async def rollback(self, to: int | None, reason: str, who: str) -> int:
         """Serve an earlier version: `to`, or the champion before this one."""
@@ -169,18 +183,60 @@ class Api:
             number = self.registry.previous_champion() if to is None else to
             if number is None:
                 raise RegistryError("there is no champion before this one to go back to")
-            return self._serve("rollback", number, reason, who)
+            return self.deployment.serve("rollback", number, reason, who)
 
         return await _aside(back)
 
-    async def erase(self, subject: str, who: str) -> None:
+    async def challenge(self, number: int, share: float, reason: str, who: str) -> int:
+        """Have a version answer a share of the users."""
+        return await _aside(lambda: self.deployment.challenge(number, share, reason, who))
+
+    async def withdraw(self, number: int, reason: str, who: str) -> int:
+        """Have a version answer nobody, and recommend it no more."""
+        return await _aside(lambda: self.deployment.withdraw(number, reason, who))
+
+    async def judged(self, number: int, *rest: Any) -> int:
+        """Keep a verdict; see `Deployment.judged`."""
+        return await _aside(lambda: self.deployment.judged(number, *rest))
+
+    async def candidate(self) -> dict[str, Any]:
+        """Tell what is on trial and what came of it: from the trainer's file, and our own."""
+
+        def tell() -> dict[str, Any]:
+            path, trial = self.config.folder / "trainer" / "status.json", {}
+            with suppress(OSError, ValueError):  # the trainer has said nothing yet
+                trial = json.loads(path.read_bytes())
+            shown = {name: trial.get(name) for name in ("candidate", "verdict", "reasons", "live")}
+            return {
+                "mode": self.config.release.mode,
+                **self.deployment.candidate(),
+                "trial": None if shown["candidate"] is None else shown,
+            }
+
+        return await _aside(tell)
+
+    async def erase(self, subject: str, who: str, erasure: int) -> int:
         """Remove what the log holds of a subject."""
+        del who  # named when it is done
 
-        def remove() -> None:
-            events = self.log.erase(subject)
-            self.audit.append("erase", who, {"events": events})
+        def remove() -> int:
+            self.receipts.accepted(erasure, subject, self.log.offsets_of(subject))
+            return self.log.erase(subject)
 
-        await _aside(remove)
+        return await _aside(remove)
+
+    async def removed(self, erasure: int, events: int, until: int, who: str) -> None:
+        """Note that the log has no more of it."""
+        await _aside(lambda: self.receipts.removed(erasure, events, until=until, who=who))
+
+    async def erased(self, state: str, upto: int, facts: dict[str, Any]) -> list[int]:
+        """Note how far the trainer has come with erasures."""
+        note = self.receipts.learned if state == "learner rebuilt" else self.receipts.retired
+        return await _aside(lambda: note(upto, facts))
+
+    async def receipt(self, erasure: int) -> dict[str, Any] | None:
+        """Return the receipt of an erasure."""
+        return await _aside(lambda: self.receipts.get(erasure))
 
     def first_of(self, subject: str) -> int:
         """Return the first offset that an erasure has to go back to; the log stays as it is."""
@@ -214,16 +270,6 @@ class Api:
         self.appender.close()
         self.log.close()
 
-    def _serve(self, action: str, number: int, reason: str, who: str) -> int:
-        with self._one:
-            snapshot = self._snapshot(number)
-            self.registry.set_alias("champion", number)
-            self.holder.current = snapshot
-            self.audit.append(action, who, {"version": number, "reason": reason})
-        if action == "promote":
-            self._time(number)
-        return number
-
     def _time(self, number: int) -> None:
         """Note how long what a version has learned took until it was served."""
         version = self.registry.get(number)
@@ -232,20 +278,6 @@ class Api:
             when = self.log.time_at(middle)
             if when is not None and middle <= version.last_offset:
                 self._delay.set(time.time() - when)
-
-    def _whole(self, champion: int) -> Snapshot:
-        """Load the champion; where its files are damaged, go back to the last one that is whole."""
-        try:
-            return self._snapshot(champion)
-        except RegistryError as error:
-            before = self.registry.previous_champion()
-            if before is None:
-                raise
-            _log.error("%s; version %s answers instead", error, before)
-            snapshot = self._snapshot(before)
-            self.registry.set_alias("champion", before)
-            self.audit.append("rollback", "api", {"version": before, "reason": str(error)})
-            return snapshot
 
     def _snapshot(self, number: int) -> Snapshot:
         return Snapshot(number, model_of(self.make, self.registry.load_weights(number)))

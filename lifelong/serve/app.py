@@ -27,7 +27,19 @@ from lifelong.core.errors import InvalidBatch, LifelongError, LogError, UnknownT
 from lifelong.serve.auth import Refused, Role
 from lifelong.serve.document import describe
 from lifelong.serve.routes import Parts, Reply, Routes
-from lifelong.serve.schema import Erase, Example, Label, Malformed, Predict, Promote, Rollback
+from lifelong.serve.schema import (
+    Challenge,
+    Erase,
+    Erased,
+    Example,
+    Judged,
+    Label,
+    Malformed,
+    Predict,
+    Promote,
+    Rollback,
+    Withdraw,
+)
 
 Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 _access = logging.getLogger("lifelong.serve.access")
@@ -129,6 +141,62 @@ ROUTES = (
         Erase,
         ({"subject": "user-7", "id": "x-1"},),
         202,
+    ),
+    _Route(
+        "/erase/{id}",
+        "operate",
+        lambda routes: routes.erasure,
+        "Tell how far an erasure has come: its receipt, without personal data",
+        {
+            "id": "erasure:x-1",
+            "erasure": 8,
+            "state": "done",
+            "sha256": "6f1e...",
+            "audit": "90b2...",
+        },
+    ),
+    _Route(
+        "/candidate",
+        "operate",
+        lambda routes: routes.candidate,
+        "Tell what is on trial, the newest verdict with its evidence, and what is recommended",
+        {"mode": "recommend", "recommended": 4, "verdict": {"version": 4, "verdict": "promote"}},
+    ),
+    _Route(
+        "/challenge",
+        "operate",
+        lambda routes: routes.challenge,
+        "Have a version answer a share of the users; sent again with its id, it changes nothing",
+        {**_DECIDED, "action": "challenge", "version": 4},
+        Challenge,
+        ({"version": 4, "share": 0.05, "reason": "a canary", "id": "d-3"},),
+    ),
+    _Route(
+        "/withdraw",
+        "operate",
+        lambda routes: routes.withdraw,
+        "Have a version answer nobody and recommend it no more",
+        {**_DECIDED, "action": "withdraw", "version": 4},
+        Withdraw,
+        ({"version": 4, "reason": "complaints", "id": "d-4"},),
+    ),
+    _Route(
+        "/verdict",
+        "operate",
+        lambda routes: routes.verdict,
+        "Keep a verdict about a version, and recommend it if asked; the trainer sends these",
+        {**_DECIDED, "action": "verdict", "version": 4},
+        Judged,
+        ({"version": 4, "verdict": "promote", "reasons": ["it is better"], "recommend": True},),
+    ),
+    _Route(
+        "/erased",
+        "operate",
+        lambda routes: routes.erased,
+        "Say how far erasures have come; the trainer sends these",
+        {"erasures": [8]},
+        Erased,
+        ({"state": "learner rebuilt", "upto": 9, "facts": {}},),
     ),
 )
 
@@ -235,6 +303,8 @@ def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> En
             caller = parts.keys.admit(request.headers, host, route.role)
             if route.body is not None:
                 body = await _body(request, parts)
+            elif request.path_params:
+                body = str(request.path_params["id"]).encode(errors="replace")
             response = _json(*await work(caller, body))
         except Exception as error:
             response = _failure(error, route)
@@ -369,7 +439,7 @@ def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
         content = {"application/json": {"schema": schema, "examples": examples}}
         extra["requestBody"] = {"required": True, "content": content}
     app.add_api_route(
-        route.path,
+        route.path.replace("{id}", "{id:path}"),  # an id may hold slashes
         endpoint,
         methods=["GET" if route.body is None else "POST"],
         name=route.path,

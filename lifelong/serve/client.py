@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -116,6 +116,7 @@ class Client:
         id: str | None = None,
         subject: str | None = None,
         task: int | None = None,
+        slice: Mapping[str, str] | None = None,
     ) -> Prediction:
         """Have one row predicted.
 
@@ -124,11 +125,13 @@ class Client:
             id: for a label later; made up where it is None, and in the answer.
             subject: whose data it is, for erasure.
             task: which task the row belongs to; None if that is not known.
+            slice: what groups of rows it belongs to, such as {"country": "de"}; no personal data.
 
         Raises:
             ServiceError: the service refused, or was not reached in any attempt.
         """
         body = {"x": _plain(x), "id": id or uuid4().hex, "subject": subject, "task": task}
+        body |= {"slice": slice} if slice else {}
         return Prediction(**self._post("/predict", body))
 
     def predict_rows(
@@ -138,6 +141,7 @@ class Client:
         id: str | None = None,
         subject: str | None = None,
         task: int | None = None,
+        slice: Mapping[str, str] | None = None,
     ) -> list[Prediction]:
         """Have several rows predicted by one version; their ids are `id` with ".0", ".1" ...
 
@@ -145,6 +149,7 @@ class Client:
             ServiceError: as `predict`.
         """
         body = {"rows": _plain(rows), "id": id or uuid4().hex, "subject": subject, "task": task}
+        body |= {"slice": slice} if slice else {}
         return [Prediction(**one) for one in self._post("/predict", body)["predictions"]]
 
     def label(self, prediction: str, y: float, *, id: str | None = None) -> int:
@@ -164,6 +169,7 @@ class Client:
         id: str | None = None,
         task: int | None = None,
         subject: str | None = None,
+        slice: Mapping[str, str] | None = None,
     ) -> int:
         """Send features with their label; return the offset in the log, durable by then.
 
@@ -171,6 +177,7 @@ class Client:
             ServiceError: as `predict`.
         """
         body = {"x": _plain(x), "y": _plain(y), "id": id or uuid4().hex}
+        body |= {"slice": slice} if slice else {}
         return int(
             self._post("/examples", {**body, "task": task, "subject": subject})["offsets"][0]
         )
@@ -217,6 +224,54 @@ class Client:
             ServiceError: as `predict`.
         """
         return self._post("/erase", {"subject": subject, "id": id or uuid4().hex})
+
+    def erasure(self, id: str) -> dict[str, Any]:
+        """Ask for the receipt of an erasure: its state, times, counts, offsets and hashes.
+
+        Args:
+            id: as `erase` answered it, or as it was sent.
+
+        Raises:
+            ServiceError: as `predict`, or there is no such erasure.
+        """
+        return self._send("GET", f"/erase/{quote(id, safe='')}", None)
+
+    def candidate(self) -> dict[str, Any]:
+        """Ask what is on trial, for the newest verdict with its evidence, and what is recommended.
+
+        Raises:
+            ServiceError: as `predict`.
+        """
+        return self._send("GET", "/candidate", None)
+
+    def challenge(
+        self, version: int, share: float, reason: str, *, id: str | None = None
+    ) -> dict[str, Any]:
+        """Have a version answer a share of the users, 0 to 1.
+
+        Raises:
+            ServiceError: as `predict`, or there is no such version, or it is the champion.
+        """
+        body = {"version": version, "share": share, "reason": reason, "id": id or uuid4().hex}
+        return self._post("/challenge", body)
+
+    def withdraw(self, version: int, reason: str, *, id: str | None = None) -> dict[str, Any]:
+        """Have a version answer nobody, and recommend it no more.
+
+        Raises:
+            ServiceError: as `predict`, or there is no such version, or it is the champion.
+        """
+        return self._post(
+            "/withdraw", {"version": version, "reason": reason, "id": id or uuid4().hex}
+        )
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send JSON to any route; where it is sent again, only its id makes that harmless.
+
+        Raises:
+            ServiceError: as `predict`.
+        """
+        return self._post(path, body)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._send("POST", path, msgspec.json.encode(body))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,6 +18,7 @@ from lifelong.core.learner import Learner
 from lifelong.serve.auth import Key, Keys
 from lifelong.serve.gate import Gate
 from lifelong.serve.retention import Keep
+from lifelong.serve.rollout import Canary
 from lifelong.serve.schema import Schema
 from lifelong.serve.trainer import Plan
 
@@ -39,12 +40,18 @@ class Release:
     """When a candidate is made, and what becomes of it.
 
     Attributes:
-        mode: "automatic" promotes what passes the gate and rolls back what breaches the guardrail;
-            "recommend" says so and waits for an operator; "manual" makes versions alone.
+        mode: "automatic" promotes what passes the gate, by way of the canary if there is one, and
+            rolls back what breaches the guardrail; "recommend" says so and waits for an operator;
+            "manual" judges versions and recommends none. A canary that gets worse is withdrawn in
+            all but "manual".
         every: seconds between candidates, at least.
         rows: rows learned from between candidates, at least.
         tolerance: how far below its rate before a promotion a version may stay.
         keep: whole learners kept for rolling back.
+        hourly: automatic promotions in an hour, at most; what passes beyond that is recommended.
+        distance: by how much an automatic promotion has to stay within the gate's `forgetting`
+            on each task's anchors; what passes otherwise is recommended.
+        canary: before a promotion.
     """
 
     mode: Mode = "automatic"
@@ -52,8 +59,16 @@ class Release:
     rows: int = 50
     tolerance: float = 0.1
     keep: int = 5
+    hourly: int = 120
+    distance: float = 0.0
+    canary: Canary = field(default_factory=Canary)
 
     def __post_init__(self) -> None:
+        if self.hourly < 1 or not 0 <= self.distance < 1:
+            raise ValueError(
+                f"hourly {self.hourly}, distance {self.distance}; give 1 promotion or more (see "
+                "mode for none), and a difference of rates, 0 to 1"
+            )
         if self.every < 0 or self.rows < 1 or self.keep < 1 or not 0 < self.tolerance < 1:
             raise ValueError(
                 f"every {self.every}, rows {self.rows}, keep {self.keep}, tolerance "
@@ -120,21 +135,6 @@ class Retain:
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
-    """What a candidate has to show; as in `lifelong.serve.gate.Gate`."""
-
-    forgetting: float = 0.05
-    alpha: float = 0.05
-    require: Literal["better", "not worse"] = "better"
-    gain: float = 0.0
-    margin: float = 0.02
-    minimum: int = 30
-    minimum_group: int = 10
-    standard: Literal["proven", "observed"] = "observed"
-    patience: int | None = 500
-
-
-@dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key by its hash; as in `lifelong.serve.auth.Key`."""
 
@@ -142,6 +142,11 @@ class ApiKey:
     roles: list[str]
     sha256: str
     rate: float | None = None
+
+
+def usual_gate() -> Gate:
+    """The gate of a service whose configuration says nothing about it: made for few rows."""
+    return Gate(0.05, margin=0.02, minimum=30, minimum_group=10, standard="observed", patience=500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,7 @@ class Config:
     schema: Rows
     folder: Path
     train: Plan = field(default_factory=Plan)
-    gate: Conditions = field(default_factory=Conditions)
+    gate: Gate = field(default_factory=usual_gate)
     release: Release = field(default_factory=Release)
     serve: Serve = field(default_factory=Serve)
     log: Retain = field(default_factory=Retain)
@@ -204,16 +209,15 @@ class Config:
 
     def parts(self) -> tuple[Schema, Gate, Keys]:
         """Make what needs no learner: the schema, the gate and the keys."""
-        rows, gate = self.schema, self.gate
+        rows = self.schema
         try:
             schema = Schema(tuple(rows.shape), classes=rows.classes, low=rows.low, high=rows.high)
             held = Keys(
                 Key(key.name, frozenset(key.roles), key.sha256, key.rate) for key in self.keys
             )
-            made = Gate(**{f.name: getattr(gate, f.name) for f in fields(gate)})
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        return schema, made, held
+        return schema, self.gate, held
 
     def factory(self) -> Callable[[], Learner]:
         """Import the user's function.
@@ -242,12 +246,12 @@ class Config:
         return made
 
 
-def _make(kind: Any, given: Mapping[str, Any], where: str) -> Any:
-    """Make a dataclass from plain values, each checked against its type."""
+def _make(kind: Any, given: Mapping[str, Any], where: str, usual: Any = None) -> Any:
+    """Make a dataclass from plain values, each checked against its type; the rest is as usual."""
     hints = get_type_hints(kind)
     known = [f for f in fields(kind) if f.init]
     for name in given:
-        if name not in hints:
+        if name not in {f.name for f in known}:
             near = get_close_matches(str(name), [f.name for f in known], n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             told = ", ".join(f.name for f in known if f.name != "root")
@@ -256,19 +260,23 @@ def _make(kind: Any, given: Mapping[str, Any], where: str) -> Any:
         needed = one.default is MISSING and one.default_factory is MISSING
         if needed and one.name not in given:
             raise ConfigError(f"{where}{one.name} is missing")
-    values = {name: _value(hints[name], value, f"{where}{name}") for name, value in given.items()}
+    made = {f.name: f.default_factory for f in known if f.default_factory is not MISSING}
+    values = {
+        name: _value(hints[name], value, f"{where}{name}", made.get(name))
+        for name, value in given.items()
+    }
     try:
-        return kind(**values)
+        return kind(**values) if usual is None else replace(usual, **values)
     except ValueError as error:
         raise ConfigError(f"{where.rstrip('.')}: {error}") from error
 
 
-def _value(hint: Any, value: Any, name: str) -> Any:
+def _value(hint: Any, value: Any, name: str, usual: Callable[[], Any] | None = None) -> Any:
     if is_dataclass(hint):
         if not isinstance(value, dict):
             raise ConfigError(f"{name} is {value!r}; it must hold settings")
-        return _make(hint, value, f"{name}.")
-    if get_origin(hint) is list:
+        return _make(hint, value, f"{name}.", usual() if usual else None)
+    if get_origin(hint) in (list, Sequence):
         if not isinstance(value, list):
             raise ConfigError(f"{name} is {value!r}; it must be a list")
         [item] = get_args(hint)
@@ -278,9 +286,15 @@ def _value(hint: Any, value: Any, name: str) -> Any:
             raise ConfigError(f"{name} is {value!r}; choose {' or '.join(get_args(hint))}")
         return value
     kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    if isinstance(value, list) and (lists := [k for k in kinds if get_origin(k) is list]):
+        return _value(lists[0], value, name)
     if float in kinds and type(value) is int:
         return float(value)
     if type(value) in kinds or (isinstance(value, Path) and Path in kinds):
         return value
-    told = " or ".join("nothing" if kind is NoneType else kind.__name__ for kind in kinds)
+    told = " or ".join("nothing" if kind is NoneType else _told(kind) for kind in kinds)
     raise ConfigError(f"{name} is {value!r}; it must be of type {told}")
+
+
+def _told(kind: Any) -> str:
+    return f"list of {get_args(kind)[0].__name__}" if get_args(kind) else str(kind.__name__)

@@ -17,20 +17,22 @@ class Event:
     Attributes:
         kind: what it is, and so what `data` holds:
             prediction  {"x": features, "version": int, "output": [...], "propensity": float | None}
+                        with the probability of a user to get the arm that answered; like an
+                        example, it has "slice": {attribute: value} if that was sent
             label       {"y": label}, of the prediction `about`
             example     {"x": features, "y": label}: features and label together
             tick        {}: rows that wait for a full batch are to be learned now
             erasure     {"first": int}: everything of `subject` is to be forgotten; the offset of
                         the first event that was removed; with "forget", keys of rows that were
                         learned from events the log no longer has
-            decision    {"action": "promote" | "rollback" | ..., "version": int, ...}; with
+            decision    {"action": "promote" | "challenge" | ..., "version": int, ...}; with
                         "discard_after": int, nothing after that offset is to stay learned
         id: unique; a second event with the same id is the first one, sent again.
         time: when it was received, in seconds since 1970 (UTC). Nothing is learned from it.
         data: plain JSON values.
         about: the id of the prediction that a label belongs to.
         task: which task a prediction or example belongs to; None if that is not known.
-        subject: whose data it is, for erasure.
+        subject: whose data it is, for erasure; an erasure has a salted hash of it.
         source: who sent it: the name of an API key, for quotas.
         offset: its place in the log, from 1 on; 0 as long as it is in none.
 

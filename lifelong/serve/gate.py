@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -118,7 +118,8 @@ class Gate:
     r"""Promote a candidate that is shown to gain and shown not to forget; refuse one that fails.
 
     Each condition is one paired test: the drop on each old task's anchors, on the recent window and
-    on each slice is at most `forgetting`; on shadow traffic the mean difference is above `gain`.
+    on each slice in `slices` is at most `forgetting`; on shadow traffic the mean difference is
+    above `gain`.
     It holds if the bound of error `alpha` says so, and fails if the opposite bound of error
     alpha/k says so, k the number of conditions. All have to hold for "promote", one that fails
     is enough for "refuse", and everything else is "undecided": collect more rows. Hence
@@ -127,6 +128,12 @@ class Gate:
       pass a test that it passes so rarely. This needs no correction for the number of tasks
       (intersection-union test, Berger 1982).
     - a candidate that breaks none is refused with probability alpha at most (Bonferroni).
+
+    Slices that were not named can only refuse: one that is too small to show anything does not keep
+    a good candidate waiting. Since nobody knows how many there will be, they share one condition's
+    part of alpha, and slice number j in the evidence gets 1/(j (j + 1)) of it; these parts sum to
+    one, so the second guarantee holds for any number of slices. It needs their order to stay:
+    a slice that comes later is added at the end.
 
     Both hold however often evidence of the same candidate is judged as it grows. They take a task's
     anchors as a sample of that task. To show a drop below 0.02 takes about 270 anchors if no
@@ -141,8 +148,9 @@ class Gate:
         gain: what the candidate has to gain, for "better".
         margin: what it may lose, for "not worse"; above 0.
         minimum: the fewest rows of recent window and of shadow traffic to promote on.
-        minimum_group: the fewest rows of each task and slice to promote on.
-        slices: names of slices that have to be in the evidence.
+        minimum_group: the fewest rows of each task and named slice to promote on.
+        slices: names of slices that have to be in the evidence, and to hold.
+        slice_rows: the fewest rows on which a slice that was not named is judged.
         standard: "proven" or "observed", as above.
         patience: refuse if shadow traffic is open after so many rows, be it only for want of rows;
             None waits for ever.
@@ -162,7 +170,7 @@ class Gate:
         >>> bad = Evidence({0: Comparison(1000, 950, 700)}, evidence.recent, {}, evidence.shadow)
         >>> print(Gate().judge(bad).reasons[0].replace("; ", ";\n"))
         task 0: the champion has 0.9500 and the candidate 0.7000 on 1000 rows;
-        the drop is within +0.1909 to +0.3030 and may be 0.0200
+        the drop is within +0.1894 to +0.3030 and may be 0.0200
     """
 
     forgetting: float = 0.02
@@ -174,6 +182,7 @@ class Gate:
     minimum: int = 200
     minimum_group: int = 30
     slices: Sequence[str] = ()
+    slice_rows: int = 50
     standard: Literal["proven", "observed"] = "proven"
     patience: int | None = None
     floor: float | None = None
@@ -191,10 +200,10 @@ class Gate:
         if self.require == "not worse" and self.margin == 0.0:
             raise ValueError("margin is 0; an equal candidate could never be shown: 0.01 can")
         patience = 1 if self.patience is None else self.patience
-        if min(self.minimum, self.minimum_group, patience) < 1:
+        if min(self.minimum, self.minimum_group, self.slice_rows, patience) < 1:
             raise ValueError(
-                f"minimum is {self.minimum}, minimum_group {self.minimum_group} and patience "
-                f"{self.patience}; they are at least 1 row"
+                f"minimum is {self.minimum}, minimum_group {self.minimum_group}, slice_rows "
+                f"{self.slice_rows} and patience {self.patience}; they are at least 1 row"
             )
         if self.floor is not None and not 0.0 <= self.floor < 1.0:
             raise ValueError(f"floor is {self.floor!r}; it is a rate from 0 to 1, such as 0.6")
@@ -204,11 +213,14 @@ class Gate:
     def judge(self, evidence: Evidence) -> Judgement:
         """Return the verdict on this evidence; the same evidence gives the same verdict."""
         groups = [(f"task {name}", rows) for name, rows in evidence.anchors.items()]
-        groups += [(f"slice {name!r}", rows) for name, rows in evidence.slices.items()]
+        named = [(name, evidence.slices[name]) for name in self.slices if name in evidence.slices]
+        groups += [(f"slice {name!r}", rows) for name, rows in named]
         missing = [name for name in self.slices if name not in evidence.slices]
-        strict = self.alpha / (len(groups) + len(missing) + 2)
+        strict = self.alpha / (len(groups) + len(missing) + 3)
         findings = [self._kept(name, rows, self.minimum_group, strict) for name, rows in groups]
         findings += [_missing(f"slice {name!r}") for name in missing]
+        found = {n: rows for n, rows in evidence.slices.items() if n not in self.slices}
+        findings += self._found(found, strict)
         if evidence.recent is None:
             findings.append(_missing("recent window"))
         else:
@@ -254,6 +266,22 @@ class Gate:
         numbers: dict[str, Any] = {"rows": seen.rows, "champion": champion, "candidate": candidate}
         numbers |= {"drop": seen.drop, "low": low, "high": high, "lost": seen.lost}
         return _Finding(name, state, reason, numbers)
+
+    def _found(self, slices: Mapping[str, Comparison], strict: float) -> list[_Finding]:
+        """Judge slices that were not named: they fail or hold, and never keep anyone waiting."""
+        findings = []
+        for number, (name, rows) in enumerate(slices.items(), 1):
+            if rows.rows < self.slice_rows:
+                continue
+            name = f"slice {name!r}"
+            part = strict / (number * (number + 1))
+            if rows.test().is_below(-self.forgetting, part):
+                findings.append(replace(self._kept(name, rows, 1, part), state="fails"))
+                continue
+            numbers = {"rows": rows.rows, "drop": rows.drop}
+            reason = f"{name}: on {rows.rows} rows nothing shows a drop above {self.forgetting:.4f}"
+            findings.append(_Finding(name, "holds", reason, numbers))
+        return findings
 
     def _gained(self, test: PairedTest | None, strict: float) -> _Finding:
         name = "shadow traffic"

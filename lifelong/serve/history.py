@@ -50,7 +50,8 @@ class History:
         self.begin = 0
         """Where the log begins: no checkpoint before it can be used."""
         self.owed: dict[str, int] = {}
-        """Of an erasure whose versions are not replaced: first offset, event, newest version."""
+        """Of an erasure whose versions are not replaced: first offset, event, newest version, and
+        the checkpoint that was gone back to."""
         for left in self.folder.glob(".*"):
             left.unlink()  # of a process that was killed while it wrote
         if self._lists.exists():
@@ -153,8 +154,15 @@ class History:
             event: of the erasure; a learner that is past it again is one to replace them with.
         """
         first = min(first, self.owed.get("first", first))
-        self.owed = {"first": first, "event": event}
+        back = {name: at for name, at in self.owed.items() if name == "from"}
+        self.owed = {"first": first, "event": event, **back}
         self._write()
+
+    def went_back(self, offset: int) -> None:
+        """Remember the checkpoint from which the learner learns again."""
+        if self.owed:
+            self.owed = {**self.owed, "from": min(offset, self.owed.get("from", offset))}
+            self._write()
 
     def owed_until(self, version: int) -> None:
         """Remember the newest of the versions that are to be replaced."""

@@ -128,6 +128,7 @@ class Learning:
             "candidate": None if trial is None else trial.candidate.version,
             "verdict": None if judgement is None else judgement.verdict,
             "reasons": [] if judgement is None else list(judgement.reasons),
+            "live": None if releases.rollout is None else releases.rollout.live.report(),
         }
 
     def _tell(self) -> None:
@@ -150,10 +151,7 @@ class Learning:
         except (OSError, ValueError, KeyError) as error:
             raise LogError(f"the api has not said where it answers: {error}") from error
         with Client(url, os.environ.get(INTERNAL), timeout=30.0, attempts=2) as client:
-            if what == "promote":
-                client.promote(**body)
-            else:
-                client.rollback(**body)
+            client.post(f"/{what}", body)
 
 
 def run(path: Path) -> None:

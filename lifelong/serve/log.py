@@ -185,6 +185,12 @@ class SQLiteLog:
         """Tell what was learned from this subject's events that have been trimmed since."""
         return trimming.traces(self._store, subject)
 
+    def offsets_of(self, subject: str) -> list[int]:
+        """Return the offsets that `erase` would remove, ascending."""
+        with self._store.reading() as db:
+            found: list[Any] = db.execute(_OF_SUBJECT, (subject,)).fetchall()
+            return sorted(offset for (offset,) in found)
+
     def erase(self, subject: str) -> int:
         """Remove a subject's events and the labels about their predictions; return how many.
 

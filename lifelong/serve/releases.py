@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lifelong.core import restore
 from lifelong.core.batch import Batch
+from lifelong.serve.bounds import Bounds
 from lifelong.serve.config import Release
 from lifelong.serve.gate import Comparison, Evidence, Gate, Judgement
 from lifelong.serve.guardrail import Guardrail
+from lifelong.serve.purge import Purge
 from lifelong.serve.registry import Registry, served
-from lifelong.serve.sequential import PairedTest
+from lifelong.serve.rollout import Exposure, Live, Rollout
 from lifelong.serve.snapshot import Snapshot
-from lifelong.serve.trainer import Trainer
+from lifelong.serve.trainer import Came, Trainer
+from lifelong.serve.trial import Trial, right_of
 from lifelong.serve.weights import digest_of, model_of, weights_of
 
 Ask = Callable[[str, dict[str, Any]], None]
-"""Asks the api for a decision: ("promote" or "rollback", its body). Asking again is harmless."""
-
-Correct = NDArray[np.bool_]
-
-RECENT = 500
-"""Rows of the recent window."""
-
-
-class Trial:
-    """One candidate beside the champion, on rows that came when neither had learned from them."""
-
-    def __init__(self, candidate: Snapshot, champion: Snapshot, offset: int) -> None:
-        self.candidate = candidate
-        self.champion = champion
-        self.offset = offset
-        """The last event that the candidate has seen."""
-        self.shadow = PairedTest()
-        self.right: deque[tuple[bool, bool]] = deque(maxlen=RECENT)
-        self.judged = -1
-        """How many rows there were when it was judged last."""
-
-    def add(self, champion: Correct, candidate: Correct) -> None:
-        """Add what both answered to new rows."""
-        self.shadow.add(candidate.astype(float) - champion.astype(float))
-        self.right += zip(champion.tolist(), candidate.tolist(), strict=True)
-
-    def recent(self) -> Comparison | None:
-        """Compare both on the newest rows."""
-        if not self.right:
-            return None
-        champion, candidate = zip(*self.right, strict=True)
-        return Comparison.of(champion, candidate)
+"""Asks the api: (the route, such as "promote", and its body). Asking again is harmless."""
 
 
 class Releases:
@@ -71,6 +40,7 @@ class Releases:
         settings: when, and what to do about a verdict.
         ask: asks the api, which decides what is served.
         clock: seconds that never go back.
+        now: seconds since 1970.
     """
 
     def __init__(
@@ -81,6 +51,7 @@ class Releases:
         settings: Release,
         ask: Ask,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.trainer = trainer
         self.registry = registry
@@ -88,6 +59,13 @@ class Releases:
         self.settings = settings
         self.ask = ask
         self.clock = clock
+        self.now = now
+        self.bounds = Bounds(
+            trainer.folder / "promotions.json", settings.hourly, settings.distance, now
+        )
+        self.purge = Purge(trainer, registry, self._ask, self._register)
+        self.rollout: Rollout | None = None
+        """Of the challenger that answers some of the users."""
         self.trial: Trial | None = None
         self.judgement: Judgement | None = None
         """Of the candidate on trial, or of the last one."""
@@ -108,13 +86,16 @@ class Releases:
         if self._champion is None:
             return
         if self.trainer.history.owed:
-            self._replace(self._champion)
+            self.trial = None
+            self.purge.go_on(self._champion.version)
             return
         if self.guard is not None and self.guard.breached:
             self._undo(self.guard)
         if self.trial is not None:
             self._judge(self.trial)
-        elif self._due():
+        if self.rollout is not None:
+            self._roll(self.rollout)
+        elif self.trial is None and self._due():
             self._make(self._champion)
 
     def targets(self) -> list[int]:
@@ -134,14 +115,41 @@ class Releases:
         return rows >= self.settings.rows and self.clock() - self._made_at >= self.settings.every
 
     def _look(self) -> None:
-        """Load the champion if it is another than before."""
-        number = served(self.registry.folder).get("champion")
-        if number is None or (self._champion is not None and self._champion.version == number):
+        """Load champion and challenger if they are others than before."""
+        now = served(self.registry.folder)
+        number = now.get("champion")
+        if number is None:
             return
-        promoted = self.trial is not None and self.trial.candidate.version == number
-        self.guard = self._guard() if promoted else None
-        self._champion = self._snapshot(number)
-        self.trial, self._rate = None, [0, 0]
+        if self._champion is None or self._champion.version != number:
+            promoted = self.trial is not None and self.trial.candidate.version == number
+            self.guard = self._guard() if promoted else None
+            self._champion = self._snapshot(number)
+            self.trial, self.rollout, self._rate = None, None, [0, 0]
+        self._follow(now.get("challenger"))
+
+    def _follow(self, challenger: int | None) -> None:
+        """Watch the challenger, whoever made it one, with what the log has of it."""
+        exposure = None if challenger is None else Exposure.read(self.registry.folder)
+        watched = None if self.rollout is None else self.rollout.live.exposure
+        if exposure is None or self._champion is None:
+            if watched is not None:  # it was withdrawn
+                self.rollout = self.trial = None
+            return
+        if (exposure.champion, exposure.challenger) != (self._champion.version, challenger):
+            return  # they are being changed
+        if watched is not None and (watched.challenger, watched.since) == (
+            exposure.challenger,
+            exposure.since,
+        ):
+            assert self.rollout is not None
+            self.rollout.live.exposure = exposure
+            return
+        settings = self.settings
+        live = Live(self.trainer.log, exposure, settings.canary.alpha)
+        self.rollout = Rollout(live, settings.canary, settings.tolerance, self.now)
+        if self.trial is None or self.trial.candidate.version != exposure.challenger:
+            seen = self.registry.get(exposure.challenger).last_offset
+            self.trial = Trial(self._snapshot(exposure.challenger), self._champion, seen)
 
     def _guard(self) -> Guardrail | None:
         """Watch a new champion by what the one before got right, where that says something."""
@@ -151,54 +159,26 @@ class Releases:
         except ValueError:  # too few rows, or too few right: nothing to fall from
             return None
 
-    def _replace(self, champion: Snapshot) -> None:
-        """After an erasure: serve a version that has not seen it, and retire those that have.
-
-        What they keep of the learner, rows in memories among it, is deleted at once. The champion
-        serves on until the learner has learned again; what it is replaced by needs no gate.
-        """
-        history = self.trainer.history
-        self.trial = None
-        if "until" not in history.owed:
-            history.owed_until(self.registry.versions()[-1].number)
-        first, until = history.owed["first"], history.owed["until"]
-        seen = [
-            version.number
-            for version in self.registry.versions()
-            if version.number <= until and version.last_offset >= first and not version.retired
-        ]
-        self.registry.drop_learners(seen)
-        if self.trainer.at.offset < history.owed["event"]:
-            return
-        if champion.version in seen:
-            version = self._register(champion)
-            reason = "learned again without events that were erased"
-            self._ask("promote", version, {"version": version, "reason": reason})
-            return
-        for number in seen:
-            self.registry.retire(number, "erasure")
-        history.paid()
-
     def _snapshot(self, number: int) -> Snapshot:
         state = self.registry.load_weights(number)
         return Snapshot(number, model_of(self.trainer.make, state))
 
     def _make(self, champion: Snapshot) -> None:
-        number = self._register(champion)
+        number = self._register(champion.version)
         if number != champion.version and self.registry.get(number).retired is None:
             self.trial = Trial(self._snapshot(number), champion, self.trainer.at.offset)
             self.judgement = None
         self.registry.prune(keep_learners=self.settings.keep)
 
-    def _register(self, champion: Snapshot) -> int:
+    def _register(self, champion: int) -> int:
         trainer = self.trainer
         learned = trainer.at.correct
         weights = restore.copied(weights_of(trainer.learner))
-        after = self.registry.get(champion.version).last_offset
+        after = self.registry.get(champion).last_offset
         version = self.registry.register(
             weights,
             restore.copied(trainer.state_dict()),
-            parent=champion.version,
+            parent=champion,
             first_offset=min(after, trainer.at.offset) + 1,
             last_offset=trainer.at.offset,
             metrics={
@@ -215,64 +195,126 @@ class Releases:
         anchors: dict[int | str, Comparison] = {}
         for group in self.trainer.anchors.groups:
             x, y, task = self.trainer.anchors.rows(group)
-            both = (_right(one, x, y, task) for one in (trial.champion, trial.candidate))
+            both = (right_of(one, x, y, task) for one in (trial.champion, trial.candidate))
             anchors[group] = Comparison.of(*both)
         if rows := sum(one.rows for one in anchors.values()):
             champion = sum(one.champion for one in anchors.values()) / rows
             candidate = sum(one.candidate for one in anchors.values()) / rows
             self.on_anchors = {"champion": champion, "candidate": candidate}
-        return Evidence(anchors=anchors, recent=trial.recent(), shadow=trial.shadow)
+        slices = trial.slices(self.gate.slice_rows)
+        return Evidence(anchors, trial.recent(), slices, trial.shadow)
 
     def _judge(self, trial: Trial) -> None:
         if trial.judged != trial.shadow.n:
             self.judgement = self.gate.judge(self._evidence(trial))
             trial.judged = trial.shadow.n
-        if self.judgement is None or self.judgement.verdict == "undecided":
-            return
-        if self.judgement.verdict == "refuse" or self.settings.mode == "manual":
-            self.trial = None
+        judgement = self.judgement
+        if judgement is None or judgement.verdict == "undecided":
             return
         number = trial.candidate.version
-        if self.settings.mode == "automatic":
-            reason = "; ".join(self.judgement.reasons)[:250]
-            self._ask("promote", number, {"version": number, "reason": reason})
+        if self.rollout is not None:
+            if judgement.verdict == "refuse" and self.settings.mode != "manual":
+                self._withdraw(number, "; ".join(judgement.reasons))
+            return
+        outside = self.bounds.broken(number, judgement) if self.settings.mode == "automatic" else []
+        passed = judgement.verdict == "promote"
+        self._report(
+            number, judgement.verdict, (*outside, *judgement.reasons), judgement.report,
+            recommend=passed and (self.settings.mode == "recommend" or bool(outside)),
+        )  # fmt: skip
+        if not passed or self.settings.mode != "automatic" or outside:
+            self.trial = None
+            return
+        reason = "; ".join(judgement.reasons)[:250]
+        if self.settings.canary.share is None:
+            self._promote(number, reason)
+        else:
+            self._challenge(number, self.settings.canary.ramp().share(0), reason)
+
+    def _roll(self, rollout: Rollout) -> None:
+        """Do what a canary has come to: grow, promote, withdraw, or say so to the operators."""
+        if rollout.live.read():
+            return  # there is more
+        number, mode = rollout.live.exposure.challenger, self.settings.mode
+        step = rollout.step()
+        if step.what == "withdraw" and mode != "manual":
+            self._withdraw(number, step.reason)
+        elif step.what == "grow" and mode == "automatic":
+            self._challenge(number, step.share, step.reason[:250])
+        elif step.what == "complete" and mode == "automatic":
+            # What it had to show the gate, it has shown; there is no hurry.
+            if not self.bounds.full(number):
+                self._promote(number, step.reason[:250])
+        elif step.what == "complete" and mode == "recommend":
+            self._report(number, "promote", [step.reason], rollout.live.report(), recommend=True)
+
+    def _promote(self, number: int, reason: str) -> None:
+        self.bounds.promotes(number)
+        self._ask("promote", number, {"version": number, "reason": reason})
+
+    def _challenge(self, number: int, share: float, reason: str) -> None:
+        body = {"version": number, "share": share, "reason": reason}
+        self._ask("challenge", number, body, once=f"{share:g}")
+
+    def _withdraw(self, number: int, reason: str) -> None:
+        self._ask("withdraw", number, {"version": number, "reason": reason[:250]})
+        self.rollout = self.trial = None
+
+    def _report(
+        self,
+        number: int,
+        verdict: str,
+        reasons: Sequence[str],
+        report: dict[str, Any],
+        *,
+        recommend: bool,
+    ) -> None:
+        """Have a verdict written down, where operators and auditors find it."""
+        body = {"version": number, "verdict": verdict, "reasons": [r[:4000] for r in reasons]}
+        once = verdict + (" recommended" if recommend else "")
+        self._ask("verdict", number, {**body, "report": report, "recommend": recommend}, once=once)
 
     def _undo(self, guard: Guardrail) -> None:
         """Have the champion of before served again, and the learner go back to it."""
         assert self._champion is not None
         number = self._champion.version
         to = self.registry.previous_champion()
+        report = guard.report
+        reason = f"version {number} breached its guardrail after {report['breached_at']} rows"
         if self.settings.mode == "automatic" and to is not None:
-            report = guard.report
-            reason = f"version {number} breached its guardrail after {report['breached_at']} rows"
             # Further back than the log begins, only the weights that are served can go.
             discard = self.registry.get(to).last_offset >= self.trainer.history.begin
             self._ask("rollback", number, {"to": to, "reason": reason, "discard": discard})
+        else:
+            self._report(number, "refuse", [f"{reason}; roll back"], report, recommend=False)
         self.guard = None
 
-    def _ask(self, what: str, number: int, body: dict[str, Any]) -> None:
-        """Ask once; again only if that failed."""
-        id = f"{what}-{number}-{self.trainer.at.offset}"
+    def _ask(self, what: str, number: int, body: dict[str, Any], once: str = "") -> None:
+        """Ask once; again only if that failed.
+
+        Args:
+            once: what tells this from other requests about that version; by default the offset.
+        """
+        id = f"{what}-{number}-{once or self.trainer.at.offset}"
         if id not in self._asked:
             self.ask(what, {**body, "id": id})
             self._asked.add(id)
 
-    def _watch(self, batch: Batch, offset: int) -> None:
+    def _watch(self, batch: Batch, came: list[Came]) -> None:
         champion, trial = self._champion, self.trial
         if champion is None:
             return
         x = batch.x
         assert isinstance(x, Tensor)
-        right = _right(champion, x, batch.y, batch.task)
+        right = right_of(champion, x, batch.y, batch.task)
         self._rate = [self._rate[0] + int(right.sum()), self._rate[1] + len(right)]
         if self.guard is not None:
             self.guard.add(right)
-        if trial is not None and offset > trial.offset:
-            trial.add(right, _right(trial.candidate, x, batch.y, batch.task))
+        if trial is not None and came[0][0] > trial.offset:
+            other = right_of(trial.candidate, x, batch.y, batch.task)
+            trial.add(right, other, [self._slice(id) for _, id, _ in came])
 
-
-def _right(snapshot: Snapshot, x: Tensor, y: Tensor, task: Tensor) -> Correct:
-    """Which rows a version answers rightly, (rows,)."""
-    output = snapshot.predict(x.numpy(), task.numpy())
-    right: Correct = output.reshape(len(y), -1).argmax(1) == y.numpy()
-    return right
+    def _slice(self, id: str) -> Mapping[str, str]:
+        event = self.trainer.log.find(id)
+        found: Mapping[str, str] = {} if event is None else event.data.get("slice", {})
+        return found

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,17 +23,22 @@ from lifelong.serve.auth import Keys, Refused
 from lifelong.serve.batching import Answer, MicroBatcher
 from lifelong.serve.events import Event
 from lifelong.serve.schema import (
+    Challenge,
     Erase,
+    Erased,
     Example,
+    Judged,
     Label,
     Malformed,
     Predict,
     Promote,
     Rollback,
     Schema,
+    Withdraw,
     decode,
 )
-from lifelong.serve.snapshot import Arm, Holder
+from lifelong.serve.snapshot import Holder
+from lifelong.serve.traffic import Choice
 
 _log = logging.getLogger("lifelong.serve")
 
@@ -47,6 +52,10 @@ class Reply(NamedTuple):
 
 async def _unsupported(*_: object) -> Any:
     raise Refused(501, "this service was started without that", "start it with a registry")
+
+
+async def _nothing(*_: object) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,24 @@ class Parts:
         promote: (version, reason, who) makes that version the champion, in the registry and in
             `holder`, and returns its number. Doing it twice must do no harm.
         rollback: (version or None for the one before, reason, who) likewise.
-        erase: (subject, who) removes what the api itself keeps of a subject. The event for the
-            trainer is in the log before.
+        challenge: (version, share, reason, who) has a version answer that share of the users, and
+            returns its number. Doing it twice must do no harm; nor with what follows.
+        withdraw: (version, reason, who) has it answer nobody.
+        judged: (version, verdict, reasons, report, whether to recommend it, who) keeps a verdict.
+        candidate: tells what is on trial, what came of it, and what is recommended.
+        erase: (subject, who, offset of the erasure's event) removes what the api itself keeps of a
+            subject, and returns how many events. The event for the trainer is in the log before.
+        removed: (offset of the erasure's event, events, offset that a learner has to be past, who)
+            is told when that is done.
+        erased: (state, offset, facts) is told how far the trainer has come with all erasures up to
+            an offset, and returns which those were.
+        receipt: of an erasure, by its event's offset; None if there is none.
+        named: what a subject is called in an erasure's event, which stays in the log.
         first_of: the offset of the first event of a subject; of the next event if there is none.
         traces_of: what was learned from a subject's events that the log no longer has, for the
             erasure event: {"forget": keys of rows, "first": offset, "unknown": offset}.
         learned_until: the last offset that a version had learned from.
-        choose: which arm answers a subject, or the id of a request without one.
+        choose: who answers a subject, or the id of a request without one.
         not_ready: why no requests should be sent here now; None if they should.
         log: "durable" answers a prediction once its event is; "async" at once. In both, a
             prediction whose event finds no room is refused, and labels and examples are durable.
@@ -93,11 +113,21 @@ class Parts:
     versions: Callable[[], Awaitable[Sequence[dict[str, Any]]]] = _unsupported
     promote: Callable[[int, str, str], Awaitable[int]] = _unsupported
     rollback: Callable[[int | None, str, str], Awaitable[int]] = _unsupported
-    erase: Callable[[str, str], Awaitable[None]] = _unsupported
+    challenge: Callable[[int, float, str, str], Awaitable[int]] = _unsupported
+    withdraw: Callable[[int, str, str], Awaitable[int]] = _unsupported
+    judged: Callable[[int, str, list[str], dict[str, Any], bool, str], Awaitable[int]] = (
+        _unsupported
+    )
+    candidate: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
+    erase: Callable[[str, str, int], Awaitable[int]] = _unsupported
+    removed: Callable[[int, int, int, str], Awaitable[None]] = _nothing
+    erased: Callable[[str, int, dict[str, Any]], Awaitable[list[int]]] = _unsupported
+    receipt: Callable[[int], Awaitable[dict[str, Any] | None]] = _unsupported
+    named: Callable[[str], str] = str
     first_of: Callable[[str], int] = lambda _: 1
     traces_of: Callable[[str], dict[str, Any]] = lambda _: {}
     learned_until: Callable[[int], int] = lambda _: 0
-    choose: Callable[[str], Arm] = lambda _: "champion"
+    choose: Callable[[str], Choice] = lambda _: Choice("champion")
     not_ready: Callable[[], str | None] = lambda: None
     log: Literal["durable", "async"] = "durable"
     batch_rows: int = 64
@@ -143,6 +173,10 @@ class Routes:
         self._promote = msgspec.json.Decoder(Promote)
         self._rollback = msgspec.json.Decoder(Rollback)
         self._erase = msgspec.json.Decoder(Erase)
+        self._challenge = msgspec.json.Decoder(Challenge)
+        self._withdraw = msgspec.json.Decoder(Withdraw)
+        self._judged = msgspec.json.Decoder(Judged)
+        self._erased = msgspec.json.Decoder(Erased)
 
     async def predict(self, caller: str, body: bytes) -> Reply:
         """Answer one row or several, and log what was answered."""
@@ -155,8 +189,10 @@ class Routes:
         rows = schema.row(x)[None] if x else schema.rows(several, self.parts.batch_rows)
         id = request.id or _new_id()
         tasks = None if request.task is None else np.full(len(rows), request.task, np.int64)
-        arm = self.parts.choose(request.subject or id)
-        answer = await self.batcher.submit(rows, tasks, arm)
+        choice = self.parts.choose(request.subject or id)
+        answer = await self.batcher.submit(rows, tasks, choice.arm)
+        # A version that was swapped meanwhile answered another share than the one it was drawn for.
+        meant = choice.version in (None, answer.version)
         items = self._items(answer, [id] if x else [f"{id}.{i}" for i in range(len(rows))])
         features = [schema.numbers(x)] if x else schema.numbers(several, rows=True)
         now = self.parts.clock()
@@ -169,7 +205,8 @@ class Routes:
                     "x": row,
                     "version": answer.version,
                     "output": item["output"],
-                    "propensity": None,
+                    "propensity": choice.propensity if meant else None,
+                    **({"slice": request.slice} if request.slice else {}),
                 },
                 task=request.task,
                 subject=request.subject,
@@ -206,6 +243,7 @@ class Routes:
         for name, example in self._each(decode(self._examples, body)):
             schema.row(example.x, name + "x")
             data = {"x": schema.numbers(example.x), "y": schema.label(example.y, name + "y")}
+            data |= {"slice": example.slice} if example.slice else {}
             id = example.id or _new_id()
             event = Event("example", id, self.parts.clock(), data)
             events.append(replace(event, task=example.task, subject=example.subject, source=caller))
@@ -239,28 +277,71 @@ class Routes:
             "rollback", request.id, request.reason, caller, act, discard=request.discard
         )
 
+    async def challenge(self, caller: str, body: bytes) -> Reply:
+        """Have a version answer a share of the users."""
+        request = decode(self._challenge, body)
+        act = partial(self.parts.challenge, request.version, request.share, request.reason, caller)
+        more = {"share": request.share}
+        return await self._decide("challenge", request.id, request.reason, caller, act, more=more)
+
+    async def withdraw(self, caller: str, body: bytes) -> Reply:
+        """Have a version answer nobody."""
+        request = decode(self._withdraw, body)
+        act = partial(self.parts.withdraw, request.version, request.reason, caller)
+        return await self._decide("withdraw", request.id, request.reason, caller, act)
+
+    async def verdict(self, caller: str, body: bytes) -> Reply:
+        """Keep what was found about a candidate, and recommend it if that is asked."""
+        said = decode(self._judged, body)
+        facts = (said.version, said.verdict, said.reasons, said.report, said.recommend)
+        act = partial(self.parts.judged, *facts, caller)
+        reason = "; ".join(said.reasons)
+        more = {"verdict": said.verdict, "recommend": said.recommend}
+        return await self._decide("verdict", said.id, reason, caller, act, more=more)
+
+    async def candidate(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
+        """Tell what is on trial, what came of it, and what is recommended."""
+        return Reply(200, await self.parts.candidate())
+
     async def erase(self, caller: str, body: bytes) -> Reply:
         """Have a subject forgotten."""
         request = decode(self._erase, body)
         id = f"erasure:{request.id or _new_id()}"
+        named = self.parts.named(request.subject)
         # The event first: what follows can be done again, an erasure nobody knows of cannot.
         known = self.parts.find(id)
         if known is None:
             data = self.parts.traces_of(request.subject)
             first = self.parts.first_of(request.subject)
             data = {**data, "first": min(first, data.get("first") or first)}
-            event = Event("erasure", id, self.parts.clock(), data, subject=request.subject)
+            event = Event("erasure", id, self.parts.clock(), data, subject=named)
             [offset] = await self._record([replace(event, source=caller)])
         else:
             data, offset = known.data, known.offset
-        await self.parts.erase(request.subject, caller)
+        events = await self.parts.erase(request.subject, caller, offset)
         # And one after: what came in between may have been learned before it was removed.
         again = {"first": offset}
-        done = Event("erasure", f"{id}:done", self.parts.clock(), again, subject=request.subject)
-        await self._record([replace(done, source=caller)])
+        done = Event("erasure", f"{id}:done", self.parts.clock(), again, subject=named)
+        [until] = await self._record([replace(done, source=caller)])
+        await self.parts.removed(offset, events, until, caller)
         trimmed, unknown = len(data.get("forget", ())), data.get("unknown", 0)
         exact = {"exact": not trimmed and not unknown, "trimmed": trimmed, "unknown_until": unknown}
         return Reply(202, {"id": id, "offset": offset, **exact})
+
+    async def erasure(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
+        """Tell how far an erasure has come; `body` is its id."""
+        id = body.decode(errors="replace")
+        id = id if id.startswith("erasure:") else f"erasure:{id}"
+        known = self.parts.find(id)
+        found = None if known is None else await self.parts.receipt(known.offset)
+        if found is None:
+            raise Refused(404, f"no erasure {id[:60]!r}", "send the id that /erase answered")
+        return Reply(200, {"id": id, **found})
+
+    async def erased(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
+        """Note how far the trainer has come with erasures."""
+        said = decode(self._erased, body)
+        return Reply(200, {"erasures": await self.parts.erased(said.state, said.upto, said.facts)})
 
     def _items(self, answer: Answer, ids: list[str]) -> list[dict[str, Any]]:
         output = answer.output
@@ -296,6 +377,7 @@ class Routes:
         caller: str,
         act: Callable[[], Awaitable[int]],
         discard: bool = False,
+        more: Mapping[str, Any] | None = None,
     ) -> Reply:
         id = f"decision:{id or _new_id()}"
         async with self._deciding:
@@ -306,7 +388,13 @@ class Routes:
                 raise Refused(409, what, "send another id")
             if known is None:
                 number = await act()
-                data = {"action": action, "version": number, "reason": reason, "by": caller}
+                data = {
+                    "action": action,
+                    "version": number,
+                    "reason": reason,
+                    "by": caller,
+                    **(more or {}),
+                }
                 if discard:
                     data["discard_after"] = self.parts.learned_until(number)
                 known = Event("decision", id, self.parts.clock(), data, source=caller)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -17,6 +17,10 @@ from lifelong.core.errors import ConfigError, InvalidBatch
 # Without colons: the service's own ids have one, so nobody can take them in advance.
 Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-9;-~]+\Z")]
 Line = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+Text = Annotated[str, Meta(max_length=4000)]
+Part = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f=]+\Z")]
+Slice = Annotated[dict[Part, Part], Meta(max_length=8)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Whole = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -203,6 +207,7 @@ class Predict(Struct, forbid_unknown_fields=True):
     id: Id | None = None
     subject: Line | None = None
     task: Whole | None = None
+    slice: Slice | None = None
 
 
 class Label(Struct, forbid_unknown_fields=True):
@@ -221,6 +226,7 @@ class Example(Struct, forbid_unknown_fields=True):
     id: Id | None = None
     task: Whole | None = None
     subject: Line | None = None
+    slice: Slice | None = None
 
 
 class Promote(Struct, forbid_unknown_fields=True):
@@ -237,6 +243,43 @@ class Rollback(Struct, forbid_unknown_fields=True):
     reason: Line
     to: Whole | None = None
     discard: bool = False
+    id: Line | None = None
+
+
+class Challenge(Struct, forbid_unknown_fields=True):
+    """Have this version answer a share of the users."""
+
+    version: Whole
+    share: Share
+    reason: Line
+    id: Line | None = None
+
+
+class Withdraw(Struct, forbid_unknown_fields=True):
+    """Have this version answer nobody, and recommend it no more."""
+
+    version: Whole
+    reason: Line
+    id: Line | None = None
+
+
+class Judged(Struct, forbid_unknown_fields=True):
+    """A verdict about a version, with its evidence; as the trainer sends it."""
+
+    version: Whole
+    verdict: Literal["promote", "refuse", "undecided"]
+    reasons: list[Text]
+    report: dict[str, Any] = {}
+    recommend: bool = False
+    id: Line | None = None
+
+
+class Erased(Struct, forbid_unknown_fields=True):
+    """How far erasures up to an offset have come; as the trainer sends it."""
+
+    state: Literal["learner rebuilt", "versions retired"]
+    upto: Whole
+    facts: dict[str, Any] = {}
     id: Line | None = None
 
 

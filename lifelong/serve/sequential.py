@@ -125,6 +125,11 @@ class PairedTest:
         _check_alpha(alpha)
         return _lower(self._counts, self.mean, alpha)
 
+    def is_below(self, mean: float, alpha: float) -> bool:
+        """Whether `upper(alpha)` is below a mean; much faster than to compute it."""
+        _check_alpha(alpha)
+        return bool(_log_capital(self._counts[::-1], -mean)[0] >= log(1.0 / alpha))
+
     def upper(self, alpha: float) -> float:
         """Return a bound that the mean is ever above with probability `alpha` at most."""
         _check_alpha(alpha)

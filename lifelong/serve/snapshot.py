@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -107,25 +105,3 @@ class Holder:
         """Return the snapshot of an arm; the champion stands in where there is no challenger."""
         challenger = self.challenger
         return challenger if arm == "challenger" and challenger is not None else self.current
-
-
-def by_hash(share: float, salt: str = "") -> Callable[[str], Arm]:
-    """Give the challenger a share of the subjects, always the same ones for the same salt.
-
-    Raises:
-        ValueError: the share is not between 0 and 1.
-
-    Example:
-        >>> choose = by_hash(0.25)
-        >>> sum(choose(f"user {i}") == "challenger" for i in range(1000))
-        266
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share of {share}; give a number from 0 to 1")
-    bound = round(share * 2**64)
-
-    def choose(subject: str) -> Arm:
-        digest = hashlib.blake2b(f"{salt}\0{subject}".encode(), digest_size=8).digest()
-        return "challenger" if int.from_bytes(digest, "big") < bound else "champion"
-
-    return choose

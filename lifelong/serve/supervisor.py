@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -13,10 +14,11 @@ from pathlib import Path
 from types import FrameType
 
 from lifelong.core import restore
+from lifelong.core.errors import RegistryError
 from lifelong.serve.api import INTERNAL
 from lifelong.serve.config import Config
 from lifelong.serve.log import SQLiteLog
-from lifelong.serve.registry import Registry
+from lifelong.serve.registry import Registry, served
 from lifelong.serve.weights import weights_of
 
 KINDS = ("api", "trainer")
@@ -31,6 +33,9 @@ def prepare(config: Config) -> None:
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     SQLiteLog(config.folder / "log", write=True).close()
+    with contextlib.suppress(RegistryError):  # damaged: a registry writes it anew
+        if served(config.folder)["champion"] is not None:
+            return  # without MLflow, which takes seconds to import
     registry = Registry(config.folder)
     if registry.alias("champion") is not None:
         return

@@ -7,6 +7,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
+
+from lifelong.serve.snapshot import Arm
 
 
 def bucket(subject: str, salt: str) -> float:
@@ -29,6 +32,20 @@ def bucket(subject: str, salt: str) -> float:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") // 2**11 / 2**53
 
 
+class Choice(NamedTuple):
+    """Who is to answer a request.
+
+    Attributes:
+        arm: champion or challenger.
+        version: the version that was meant; None for whichever serves.
+        propensity: the probability with which a user gets this arm; None if nobody has said.
+    """
+
+    arm: Arm
+    version: int | None = None
+    propensity: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """Serve the challenger to a share of the users and the champion to the rest.
@@ -49,6 +66,8 @@ class Assignment:
         >>> canary = Assignment(champion=3, challenger=4, share=0.05)
         >>> canary.version("ada"), canary.with_share(0.5).version("ada")
         (3, 4)
+        >>> canary.choose("ada")
+        Choice(arm='champion', version=3, propensity=0.95)
     """
 
     champion: int
@@ -70,6 +89,13 @@ class Assignment:
             return self.champion
         salt = f"{self.champion} or {self.challenger}" if self.salt is None else self.salt
         return self.challenger if bucket(subject, salt) < self.share else self.champion
+
+    def choose(self, subject: str) -> Choice:
+        """Return the arm of this user, and how likely any user is to get it."""
+        version = self.version(subject)
+        if version == self.champion:
+            return Choice("champion", version, 1.0 - self.share)
+        return Choice("challenger", version, self.share)
 
     def with_share(self, share: float) -> Assignment:
         """Return the same assignment with another share."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from lifelong.serve.history import History
 from lifelong.serve.outliers import Outliers
 from lifelong.serve.quarantine import Quarantine, Refused
 from lifelong.serve.rows import Checks, Labelled, Table, labelled
+
+Came: TypeAlias = tuple[int, str, str | None]
+"""Of a row: the offset where it became whole, the id of its features' event, and its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +124,8 @@ class Trainer:
         self.classes = tuple(classes)
         self.quarantine = Quarantine(folder)
         self.history = History(folder)
-        self.watch: Callable[[Batch, int], None] = lambda batch, offset: None  # noqa: ARG005
-        """Shown each batch before it is learned from, with the offset of its first row."""
+        self.watch: Callable[[Batch, list[Came]], None] = lambda batch, came: None  # noqa: ARG005
+        """Shown each batch before it is learned from, with where its rows came from."""
         self.before: Callable[[], None] = lambda: None
         """Called before whatever changes the learner: each step, and each new period."""
         self._came: list[tuple[int, str, str | None]] = []
@@ -247,6 +250,7 @@ class Trainer:
             self._forget(forget)
             self.save()  # in the place of the one that holds these rows
         self.history.done(event)
+        self.history.went_back(self.at.offset)
         return False
 
     def _forget(self, keys: Collection[int]) -> None:
@@ -303,7 +307,7 @@ class Trainer:
             kept = self._usual(rows, came)
             if kept:
                 batch = rows.rows(kept).batch()
-                self.watch(batch, came[kept[0]][0])
+                self.watch(batch, [came[index] for index in kept])
                 self.learner.observe(batch)
         except LifelongError as error:  # the learner is as it was
             for index in kept:

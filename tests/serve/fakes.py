@@ -86,6 +86,9 @@ class FakeVersions:
         self.holder = holder
         self.served = [1, holder.current.version]
         self.erased: list[str] = []
+        self.shares: list[float] = []
+        self.verdicts: list[tuple] = []
+        self.receipts: dict[int, dict] = {}
 
     async def versions(self):
         return [{"version": n} for n in range(1, 10)]
@@ -100,8 +103,36 @@ class FakeVersions:
     async def rollback(self, to: int | None, reason: str, who: str) -> int:
         return await self.promote(self.served[-2] if to is None else to, reason, who)
 
-    async def erase(self, subject: str, who: str) -> None:
+    async def challenge(self, version: int, share: float, reason: str, who: str) -> int:
+        self.holder.challenger = numbered(version)
+        self.shares.append(share)
+        return version
+
+    async def withdraw(self, version: int, reason: str, who: str) -> int:
+        self.holder.challenger = None
+        return version
+
+    async def judged(self, version, verdict, reasons, report, recommend, who) -> int:
+        self.verdicts.append((version, verdict, reasons, report, recommend, who))
+        return version
+
+    async def candidate(self):
+        return {"mode": "recommend", "recommended": 4}
+
+    async def erase(self, subject: str, who: str, erasure: int) -> int:
         self.erased.append(subject)
+        self.receipts[erasure] = {"erasure": erasure, "state": "accepted"}
+        return 3
+
+    async def removed(self, erasure: int, events: int, until: int, who: str) -> None:
+        self.receipts[erasure] |= {"state": "log removed", "removed": events, "until": until}
+
+    async def gone(self, state, upto, facts):
+        self.receipts.update({n: {**r, "state": state, **facts} for n, r in self.receipts.items()})
+        return list(self.receipts)
+
+    async def receipt(self, erasure: int):
+        return self.receipts.get(erasure)
 
 
 class Constant(nn.Module):
@@ -139,7 +170,14 @@ def parts(events: FakeLog | None = None, **settings) -> Parts:
         "versions": versions.versions,
         "promote": versions.promote,
         "rollback": versions.rollback,
+        "challenge": versions.challenge,
+        "withdraw": versions.withdraw,
+        "judged": versions.judged,
+        "candidate": versions.candidate,
         "erase": versions.erase,
+        "removed": versions.removed,
+        "erased": versions.gone,
+        "receipt": versions.receipt,
     }
     return Parts(**{**given, **settings})
 

@@ -1,8 +1,9 @@
 """Processes that work on a registry and are killed; one import of MLflow serves them all.
 
-python registry_crash.py FOLDER makes a registry and then reads lines ["folder", "work", kill]. For
-each it forks a process that dies by SIGKILL at its step number `kill`, or, if that is a fraction,
-after so many seconds; it prints what the process had acknowledged, and then how it ended.
+python registry_crash.py FOLDER has two make a registry at once, and then reads lines ["folder",
+"work", kill]. For each it forks a process that dies by SIGKILL at its step number `kill`, or, if
+that is a fraction, after so many seconds; it prints what the process had acknowledged, and then how
+it ended.
 """
 
 import json
@@ -89,6 +90,21 @@ def killed(folder, work, kill):
     say(f"killed {os.WIFSIGNALED(status)}")
 
 
+def made_by_two(folder):
+    """Have two processes that start together make a registry."""
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            try:
+                Registry(folder)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+
+
 def call_out(*args):
     say("called out")  # not what the test waits for
     raise OSError("no network here")
@@ -97,7 +113,10 @@ def call_out(*args):
 if __name__ == "__main__":
     socket.socket.connect = socket.getaddrinfo = call_out
     assert "mlflow" not in sys.modules, "importing the registry is to be fast"
-    Registry(sys.argv[1])
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - once, for all that are forked
+
+    made_by_two(sys.argv[1])
     say("ready")
     for line in sys.stdin:
         killed(*json.loads(line))

@@ -20,6 +20,7 @@ from lifelong.serve.app import ROUTES
 from lifelong.serve.auth import ROLES, Key, Keys, hash_of
 from lifelong.serve.schema import Schema
 from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.traffic import Choice
 
 BODIES = {
     "/predict": {"x": row()},
@@ -28,6 +29,10 @@ BODIES = {
     "/promote": {"version": 2, "reason": "better"},
     "/rollback": {"to": 1, "reason": "worse"},
     "/erase": {"subject": "user-7"},
+    "/challenge": {"version": 2, "share": 0.1, "reason": "a canary"},
+    "/withdraw": {"version": 2, "reason": "worse"},
+    "/verdict": {"version": 2, "verdict": "promote", "reasons": ["better"]},
+    "/erased": {"state": "learner rebuilt", "upto": 3},
 }
 JSON = {"Content-Type": "application/json"}
 
@@ -194,29 +199,40 @@ def test_a_decision_that_cannot_be_done_is_not_logged():
 def test_erasure_is_logged_and_done():
     log, erased = FakeLog(), []
 
-    async def erase(subject, who):
+    async def erase(subject, who, erasure):
         assert log.events  # durable before anything is removed
-        erased.append((subject, who))
+        erased.append((subject, who, erasure))
+        return 2
 
-    response = ask(parts(log, erase=erase), "/erase", {"subject": "user-7", "id": "x"})
+    async def removed(erasure, events, until, who):
+        erased.append((erasure, events, until, who))
+
+    made = parts(log, erase=erase, removed=removed, named=str.upper)
+    response = ask(made, "/erase", {"subject": "user-7", "id": "x"})
     assert response.status_code == 202
     receipt = {"exact": True, "trimmed": 0, "unknown_until": 0}
     assert response.json() == {"id": "erasure:x", "offset": 1, **receipt}
-    assert erased == [("user-7", "operate")]
-    assert log.events[0].subject == "user-7"
+    assert erased == [("user-7", "operate", 1), (1, 2, 2, "operate")]
+    assert [event.subject for event in log.events] == ["USER-7"] * 2  # not in plain words
+    assert [event.id for event in log.events] == ["erasure:x", "erasure:x:done"]
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
 def test_every_route_needs_its_role_and_no_other(route):
     for role in ROLES:
         log = FakeLog()
-        response = ask(parts(log), route.path, BODIES.get(route.path), key=role)
+        made, path = parts(log), route.path
+        if path == "/erase/{id}":
+            assert ask(made, "/erase", {"subject": "user-7", "id": "a/b c"}).status_code == 202
+            path = "/erase/erasure%3Aa%2Fb%20c"
+        before = list(log.events)
+        response = ask(made, path, BODIES.get(path), key=role)
         if role == route.role:
             assert response.status_code == route.status
         else:
             assert response.status_code == 403
             assert route.role in response.json()["error"]["how"]
-            assert log.events == []
+            assert log.events == before
     for key in ("", "nobody"):
         response = ask(parts(), route.path, BODIES.get(route.path), key=key)
         assert response.status_code == 401
@@ -447,7 +463,11 @@ def test_errors_of_the_model_reach_only_who_caused_them():
 def test_a_challenger_answers_its_share():
     log = FakeLog()
     holder = Holder(numbered(1), numbered(2))
-    made = parts(log, holder=holder, choose=lambda who: "challenger" if who in "bc" else "champion")
+
+    def choose(who):
+        return Choice("challenger", 2, 0.25) if who in "bc" else Choice("champion", 9, 0.75)
+
+    made = parts(log, holder=holder, choose=choose)
     a, b, c = ask_all(
         made,
         [
@@ -457,6 +477,8 @@ def test_a_challenger_answers_its_share():
         ],
     )
     assert [answer.json()["version"] for answer in (a, b, c)] == [1, 2, 2]
+    # Where another version than the one that was drawn has answered, the chance is not known.
+    assert [event.data["propensity"] for event in log.events] == [None, 0.25, 0.25]
     assert ask(made, "/versions").json()["challenger"] == 2
 
 
@@ -612,3 +634,54 @@ def test_the_parts_of_this_test_fit_together():
     assert len(row()) == SIZE
     assert all_keys().admit({"x-api-key": "learn"}, None, "learn") == "learn"
     assert Constant(1)(torch.zeros(1, SIZE)).shape == (1, 3)
+
+
+def test_an_erasure_tells_how_far_it_has_come():
+    made = parts(FakeLog())
+    asked, removed, done, unknown = ask_all(
+        made,
+        [
+            ("/erase", {"subject": "user-7", "id": "x"}),
+            ("/erase/x", None),
+            ("/erased", {"state": "versions retired", "upto": 2, "facts": {"a": 1}}),
+            ("/erase/y", None),
+        ],
+        key="operate",
+    )
+    assert asked.json() == {"id": "erasure:x", "offset": 1}
+    told = removed.json()
+    assert (told["id"], told["state"], told["removed"]) == ("erasure:x", "log removed", 3)
+    assert done.json() == {"erasures": [1]}
+    assert unknown.status_code == 404
+    assert "no erasure 'erasure:y'" in error_of(unknown)
+    assert ask(made, "/erase/x", key="operate").json()["state"] == "versions retired"
+
+
+def test_canaries_and_verdicts_are_decisions_in_the_log_once():
+    log = FakeLog()
+    made = parts(log)
+    bodies = [
+        ("/challenge", {"version": 4, "share": 0.25, "reason": "a canary", "id": "c"}),
+        ("/challenge", {"version": 4, "share": 0.25, "reason": "a canary", "id": "c"}),
+        ("/verdict", {"version": 4, "verdict": "promote", "reasons": ["a", "b"], "id": "v"}),
+        ("/withdraw", {"version": 4, "reason": "worse", "id": "w"}),
+    ]
+    first, again, _, _ = ask_all(made, bodies)
+    assert first.json() == again.json()
+    assert [e.data["action"] for e in log.events] == ["challenge", "verdict", "withdraw"]
+    assert log.events[0].data["share"] == 0.25
+    assert log.events[1].data["reason"] == "a; b"
+    assert made.holder.challenger is None
+    refused = ask(made, "/challenge", {"version": 4, "share": 1.5, "reason": "x"})
+    assert refused.status_code == 422
+
+
+def test_slices_are_logged_with_their_rows():
+    log = FakeLog()
+    made = parts(log)
+    for body in ({"x": row(), "slice": {"country": "de"}}, {"rows": [row()], "slice": {"a": "b"}}):
+        assert ask(made, "/predict", body).status_code == 200
+    assert ask(made, "/examples", {"x": row(), "y": 1, "slice": {"c": "d"}}).status_code == 202
+    assert [e.data["slice"] for e in log.events] == [{"country": "de"}, {"a": "b"}, {"c": "d"}]
+    for wrong in ({"a": 1}, {"a=b": "c"}, {str(n): "x" for n in range(9)}, {"a": "x" * 65}):
+        assert ask(made, "/predict", {"x": row(), "slice": wrong}).status_code == 422

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.serve.gate import Comparison, Evidence, Gate
+from lifelong.serve.gate import Comparison, Evidence, Gate, Judgement
 from lifelong.serve.sequential import PairedTest
 
 KEPT = Comparison(2000, champion=1900, candidate=1895, lost=15)
@@ -217,3 +217,33 @@ def test_rows_that_are_no_pairs_are_refused(champion: list, candidate: list, mes
 def test_senseless_thresholds_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Gate(**arguments)
+
+
+def with_slices(found: dict[str, Comparison], **settings: object) -> Judgement:
+    evidence = Evidence({0: KEPT}, KEPT, found, PairedTest.counted(3000, worse=90, better=180))
+    return Gate(forgetting=0.05, slice_rows=50, **settings).judge(evidence)  # type: ignore[arg-type]
+
+
+def test_a_slice_that_gets_worse_refuses_and_a_small_or_lucky_one_does_not() -> None:
+    fine = {f"country={n}": Comparison(60, 54, 52, lost=3) for n in range(8)}
+    assert with_slices(fine).verdict == "promote"  # drops of 0.033 show nothing on 60 rows
+    bad = {**fine, "country=de": Comparison(200, 180, 130, lost=55)}
+    refused = with_slices(bad)
+    assert refused.verdict == "refuse"
+    assert [reason[:18] for reason in refused.reasons] == ["slice 'country=de'"]
+    few = {"country=de": Comparison(49, 49, 0, lost=49)}
+    assert with_slices(few).verdict == "promote"
+    # Named, it has to hold: too few rows keep the candidate waiting.
+    assert with_slices(few, slices=["country=de"]).verdict == "refuse"
+    named = with_slices({"country=de": Comparison(20, 19, 19, lost=0)}, slices=["country=de"])
+    assert named.verdict == "undecided"
+
+
+def test_a_candidate_that_harms_no_slice_is_seldom_refused_for_many() -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(40):
+        counts = [drawn(rng, 50, 0.08, 0.03) for _ in range(30)]
+        refused += with_slices({f"s={n}": c for n, c in enumerate(counts)}).verdict == "refuse"
+    # Each slice may drop by 0.05, and does; judged at a twentieth each, many would be refused.
+    assert refused <= 4

@@ -18,17 +18,14 @@ CRASH = [sys.executable, str(HERE / "registry_crash.py")]
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """Two processes that start together make the tables; one of them stays, to be killed."""
+    """A process whose forks make a registry together, and are killed as they work on others."""
     folder = tmp_path_factory.mktemp("registry") / "made by two"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    both = [subprocess.Popen([*CRASH, str(folder)], **pipes, text=True) for _ in range(2)]
-    for process in both:
-        if process.stdout.readline() != "ready\n":
-            pytest.fail(process.stderr.read())
-    for process in both[1:]:
-        assert process.communicate() == ("", "")
-    yield both[0], folder
-    assert both[0].communicate() == ("", "")
+    process = subprocess.Popen([*CRASH, str(folder)], **pipes, text=True)
+    if process.stdout.readline() != "ready\n":
+        pytest.fail(process.stderr.read())
+    yield process, folder
+    assert process.communicate() == ("", "")
 
 
 @pytest.fixture
@@ -89,6 +86,22 @@ def test_mlflow_shows_the_version_and_its_run(registry, folder):
         assert ("last_offset", "10") in tables.execute("SELECT key, value FROM params").fetchall()
         aliases = tables.execute("SELECT alias, version FROM registered_model_aliases").fetchall()
         assert aliases == [("champion", 1)]
+
+
+def test_the_folder_opens_with_mlflows_own_client(registry, folder):
+    for n in (1, 2):
+        add(registry, n)
+    registry.set_alias("champion", 1)
+    registry.set_alias("challenger", 2)
+    from mlflow.tracking import MlflowClient  # what `mlflow ui` reads with
+
+    uri = f"sqlite:///{folder}/registry.db"
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    [model] = client.search_registered_models()
+    assert {name: int(n) for name, n in model.aliases.items()} == {"champion": 1, "challenger": 2}
+    version = client.get_model_version_by_alias("model", "challenger")
+    assert version.source == (folder / "versions/2").as_uri()
+    assert client.get_run(version.run_id).data.metrics == {"accuracy": 0.2}
 
 
 def test_the_same_id_is_registered_once(registry):

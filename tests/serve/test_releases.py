@@ -1,14 +1,16 @@
 import json
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
-from small_service import CLASSES, Checks, ListLog, examples, make_learner
+from small_service import CLASSES, Checks, ListLog, examples, make_learner, points
 
 from lifelong.core import restore
 from lifelong.serve.config import Release
 from lifelong.serve.events import Event
 from lifelong.serve.gate import Gate
 from lifelong.serve.releases import Releases
+from lifelong.serve.rollout import Canary, Exposure
 from lifelong.serve.trainer import Plan, Trainer
 from lifelong.serve.weights import weights_of
 
@@ -22,6 +24,10 @@ class Held:
     weights: dict
     learner: bool = True
     retired: str | None = None
+
+    @property
+    def hashes(self):
+        return {"weights.safetensors": f"sha256 of {self.number}"}
 
 
 class FakeRegistry:
@@ -39,9 +45,17 @@ class FakeRegistry:
             self.ids[id] = self.held[-1]
         return self.ids[id]
 
-    def serve(self, number, previous=()):
-        now = {"champion": number, "challenger": None, "previous": list(previous)}
+    def serve(self, number, previous=(), **more):
+        now = {"champion": number, "challenger": None, "previous": list(previous), **more}
         (self.folder / "served.json").write_text(json.dumps(now))
+
+    def expose(self, number, share, since, time=0.0):
+        now = json.loads((self.folder / "served.json").read_text())
+        facts = {"champion": now["champion"], "challenger": number, "share": share, "since": since}
+        (self.folder / "canary.json").write_text(
+            json.dumps({**facts, "time": time, "changed": time})
+        )
+        self.serve(now["champion"], now["previous"], challenger=number)
 
     def versions(self):
         return self.held
@@ -69,7 +83,7 @@ class FakeRegistry:
 class Loop:
     """A trainer, its releases and an api that does what it is asked."""
 
-    def __init__(self, folder, mode="automatic"):
+    def __init__(self, folder, mode="automatic", gate=GATE, **settings):
         self.log = ListLog()
         self.plan = Plan(batch=8, period=0, anchors=0.1, every=100)
         self.trainer = Trainer(
@@ -77,13 +91,28 @@ class Loop:
         )
         self.registry = FakeRegistry(folder / "state")
         self.asked = []
-        settings = Release(mode=mode, every=0.0, rows=40)
-        self.releases = Releases(self.trainer, self.registry, GATE, settings, self.ask)
+        self.now = 1000.0
+        self.releases = Releases(
+            self.trainer,
+            self.registry,
+            gate,
+            Release(mode=mode, every=0.0, rows=40, **settings),
+            self.ask,
+            now=lambda: self.now,
+        )
+
+    def of(self, what):
+        return [body for asked, body in self.asked if asked == what]
 
     def ask(self, what, body):
         self.asked.append((what, body))
-        number = body["version"] if what == "promote" else body["to"]
-        self.registry.serve(number, [1])
+        number = body.get("to", body.get("version"))
+        if what in ("promote", "rollback"):
+            self.registry.serve(number, [1])
+        elif what == "challenge":
+            self.registry.expose(body["version"], body["share"], self.log.last, self.now)
+        elif what == "withdraw":
+            self.registry.serve(self.releases._champion.version, [1])
         if body.get("discard"):
             data = {"action": what, "discard_after": self.registry.get(number).last_offset}
             self.log.append([Event("decision", body["id"], 0.0, data)])
@@ -106,24 +135,30 @@ def loop(tmp_path):
 
 def test_what_is_better_on_rows_that_neither_has_learned_is_promoted(loop):
     loop.teach(examples(400))
-    assert {what for what, _ in loop.asked} == {"promote"}
-    assert loop.asked[0][1]["version"] == 2
-    assert all(0 < len(body["reason"]) <= 250 for _, body in loop.asked)
-    assert loop.releases._champion.version == loop.asked[-1][1]["version"]
+    assert {what for what, _ in loop.asked} == {"verdict", "promote"}
+    assert loop.of("promote")[0]["version"] == 2
+    assert all(0 < len(body["reason"]) <= 250 for body in loop.of("promote"))
+    said = loop.of("verdict")[0]
+    assert (said["version"], said["verdict"], said["recommend"]) == (2, "promote", False)
+    assert said["report"]["findings"]
+    assert loop.releases._champion.version == loop.of("promote")[-1]["version"]
 
 
-def test_other_modes_ask_for_nothing(tmp_path):
+def test_other_modes_say_what_they_found_and_go_on(tmp_path):
     for mode in ("recommend", "manual"):
         (tmp_path / mode).mkdir()
         loop = Loop(tmp_path / mode, mode)
         loop.teach(examples(400))
-        assert loop.asked == []
-        assert len(loop.registry.held) > 1
+        assert {what for what, _ in loop.asked} == {"verdict"}
+        passed = [said for said in loop.of("verdict") if said["verdict"] == "promote"]
+        assert passed
+        assert all(said["recommend"] == (mode == "recommend") for said in passed)
+        assert len(loop.registry.held) > 2
 
 
 def test_a_champion_that_falls_is_rolled_back_and_the_learner_with_it(loop):
     loop.teach(examples(300))
-    promoted = [body["version"] for what, body in loop.asked if what == "promote"]
+    promoted = loop.of("promote")
     assert promoted
     assert loop.releases.guard is not None
     loop.trainer.outliers.deviations = 0.0  # let all of the poison in
@@ -163,3 +198,140 @@ def test_after_an_erasure_versions_that_saw_it_are_replaced_and_retired(loop):
         assert not version.learner
     assert loop.registry.get(1).retired is None
     assert loop.trainer.history.owed == {}
+
+
+class Users:
+    """Predictions by whoever the exposure says, with their labels."""
+
+    def __init__(self, loop, seed=50):
+        self.loop, self.n = loop, 0
+        self.points = list(zip(*points(2000, seed), strict=True))
+
+    def ask(self, rows, right=lambda version: True):
+        for _ in range(rows):
+            x, y = self.points[self.n]
+            self.n += 1
+            now = json.loads((self.loop.registry.folder / "served.json").read_text())
+            version = now["champion"]
+            if now["challenger"]:
+                exposure = Exposure.read(self.loop.registry.folder)
+                version = exposure.assignment().version(f"u{self.n}")
+            said = y if right(version) else (y + 1) % CLASSES
+            data = {"x": x, "version": version, "output": np.eye(CLASSES)[said].tolist()}
+            self.loop.teach(
+                [
+                    Event("prediction", f"q{self.n}", 0.0, data),
+                    Event("label", f"m{self.n}", 0.0, {"y": y}, about=f"q{self.n}"),
+                ]
+            )
+
+
+CANARY = Canary(share=[0.25, 0.5], rows=15)
+
+
+def exposed(folder, **settings):
+    """A loop whose first candidate has passed the gate and answers some users."""
+    loop = Loop(folder, canary=CANARY, **settings)
+    users = Users(loop)
+    while not loop.of("challenge"):
+        users.ask(4)
+    return loop, users
+
+
+def test_a_candidate_that_passes_answers_some_users_then_more_then_all(tmp_path):
+    loop, users = exposed(tmp_path)
+    assert loop.of("promote") == []
+    while not loop.of("promote"):
+        users.ask(4)
+    shares = [(body["version"], body["share"]) for body in loop.of("challenge")]
+    assert shares == [(2, 0.25), (2, 0.5)]
+    assert loop.of("promote")[0]["version"] == 2
+    assert "canary: version 2 has" in loop.of("promote")[0]["reason"]
+    loop.releases.consider()
+    assert (loop.releases.rollout, loop.releases._champion.version) == (None, 2)
+    assert loop.releases.guard is not None
+
+
+def test_a_challenger_that_answers_badly_is_withdrawn_though_it_is_good_in_shadow(tmp_path):
+    loop, users = exposed(tmp_path)
+    while not loop.of("withdraw"):  # its answers go wrong on the way, say
+        users.ask(4, right=lambda version: version == 1)
+    assert "shown to be worse" in loop.of("withdraw")[0]["reason"]
+    assert loop.of("promote") == []
+    assert loop.releases.rollout is None
+    before = len(loop.registry.held)
+    users.ask(60)
+    assert len(loop.registry.held) > before  # the next candidate has its turn
+
+
+def test_a_trainer_that_starts_again_goes_on_with_the_canary(tmp_path):
+    loop, users = exposed(tmp_path)
+    users.ask(30)
+    rows = dict(loop.releases.rollout.live.rows)
+    loop.releases = Releases(
+        loop.trainer, loop.registry, GATE, loop.releases.settings, loop.ask, now=lambda: loop.now
+    )
+    loop.releases.consider()
+    assert loop.releases.rollout.live.rows == rows
+    assert loop.releases.trial.candidate.version == 2
+
+
+def test_a_canary_that_an_operator_began_is_watched_in_recommend_mode(tmp_path):
+    loop = Loop(tmp_path, "recommend", canary=Canary(rows=15))
+    loop.teach(examples(60))
+    loop.registry.expose(2, 0.5, loop.log.last, loop.now)
+    users = Users(loop)
+    while not any("canary" in said["reasons"][0] for said in loop.of("verdict")):
+        users.ask(4)
+    said = loop.of("verdict")[-1]
+    assert (said["version"], said["verdict"], said["recommend"]) == (2, "promote", True)
+    assert said["report"]["share"] == 0.5
+    assert {what for what, _ in loop.asked} == {"verdict"}
+    while not loop.of("withdraw"):
+        users.ask(4, right=lambda version: version == 1)
+
+
+def test_out_of_bounds_is_recommended_instead(tmp_path):
+    loop = Loop(tmp_path, hourly=1)
+    loop.teach(examples(500))
+    assert len(loop.of("promote")) == 1
+    beyond = [said for said in loop.of("verdict") if said["recommend"]]
+    assert beyond
+    assert "1 automatic promotions in the last hour" in beyond[0]["reasons"][0]
+    loop.now += 3601
+    loop.teach(examples(200, seed=9))
+    assert len(loop.of("promote")) == 2
+
+
+def test_slices_are_compared_as_labels_come(tmp_path):
+    gate = Gate(0.05, minimum=200, minimum_group=10, standard="observed", slice_rows=10)
+    loop = Loop(tmp_path, gate=gate)
+    loop.teach(examples(60))
+    rows = [
+        replace(e, data={**e.data, "slice": {"country": "de" if i % 3 else "fr"}})
+        for i, e in enumerate(examples(100, seed=2))
+    ]
+    loop.teach(rows)
+    found = loop.releases.trial.slices(10)
+    assert list(found) == ["country=de", "country=fr"]
+    assert 40 < found["country=de"].rows < 70
+    names = [finding["name"] for finding in loop.releases.judgement.report["findings"]]
+    assert "slice 'country=de'" in names
+
+
+def test_an_erasure_withdraws_what_saw_it_and_tells_the_receipts(tmp_path):
+    loop, _ = exposed(tmp_path)
+    event = Event("erasure", "x", 0.0, {"first": 5})
+    loop.teach([event])
+    assert loop.of("withdraw")[0]["version"] == 2
+    for _ in range(5):
+        loop.trainer.catch_up()
+        loop.releases.consider()
+    learned, retired = loop.of("erased")
+    assert (learned["state"], learned["upto"]) == ("learner rebuilt", loop.log.find("x").offset)
+    assert learned["facts"]["checkpoint"] == 0
+    assert len(learned["facts"]["weights"]) == 64
+    assert retired["state"] == "versions retired"
+    assert {one["version"] for one in retired["facts"]["retired"]} >= {2}
+    assert retired["facts"]["served"] == {"version": 1, "sha256": "sha256 of 1"}
+    assert loop.registry.get(2).retired == "erasure"

@@ -187,3 +187,12 @@ def test_a_state_that_does_not_fit_is_refused(change: dict[str, object]) -> None
     with pytest.raises(StateMismatch):
         test.load_state_dict({**before, **change})
     assert test.state_dict() == before
+
+
+def test_is_below_says_what_the_bound_says() -> None:
+    test = PairedTest.counted(300, worse=60, better=20)
+    for alpha in (0.05, 0.001):
+        bound = test.upper(alpha)
+        assert test.is_below(bound + 1e-6, alpha)
+        assert not test.is_below(bound - 1e-6, alpha)
+    assert not PairedTest().is_below(0.5, 0.05)

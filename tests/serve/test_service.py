@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +15,13 @@ import pytest
 from small_service import points
 
 from lifelong.bench.job import weights_sha256
+from lifelong.cli import main
 from lifelong.serve.client import Client, ServiceError
 from lifelong.serve.config import Config
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry, served
+from lifelong.serve.supervisor import prepare
 from lifelong.serve.trainer import Trainer
 
 MODEL = """
@@ -52,8 +55,11 @@ pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow,
 
 
 class Service:
-    def __init__(self, folder):
+    """A service in a folder of its own; with MLflow's tables from elsewhere it starts faster."""
+
+    def __init__(self, folder, tables=None):
         self.folder = folder
+        self.tables = tables
         self.port = free_port()
         (folder / "model.py").write_text(textwrap.dedent(MODEL))
         self.path = folder / "service.yaml"
@@ -62,6 +68,10 @@ class Service:
         self.client = Client(f"http://127.0.0.1:{self.port}", attempts=12, pause=0.1)
 
     def __enter__(self):
+        if self.tables is not None:
+            self.state.mkdir()
+            shutil.copyfile(self.tables, self.state / "registry.db")
+            prepare(Config.read(self.path))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lifelong", "serve", str(self.path)],
             start_new_session=True,
@@ -162,9 +172,9 @@ def learned_from(service):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service(tmp_path_factory, tables):
     """One service for the tests below, in their order: to start one takes seconds."""
-    with Service(tmp_path_factory.mktemp("service")) as running:
+    with Service(tmp_path_factory.mktemp("service"), tables) as running:
         yield running
 
 
@@ -189,15 +199,25 @@ def test_a_subject_is_erased_from_everything(service):
     service.client.example(secret, 1, id="secret", subject="ann")
     service.teach(60, seed=4)
     until(service.caught_up)
-    service.client.erase("ann")
+    id = service.client.erase("ann")["id"]
+    assert service.client.erasure(id)["state"] in ("log removed", "learner rebuilt", "done")
     service.teach(20, seed=5)
     until(service.caught_up)
     until(lambda: not json.loads((service.state / "trainer/history.json").read_text())["owed"])
+    receipt = service.client.erasure(id)
+    assert receipt["state"] == "done"
+    assert receipt["events"]["removed"] == 1
+    assert receipt["learner"]["checkpoint"] < receipt["events"]["offsets"][0][0]
+    assert receipt["versions"]["served"]["version"] == served(service.state)["champion"]
+    assert receipt["sha256"] in (service.state / "audit.jsonl").read_text()
+    with pytest.raises(ServiceError, match="404: no erasure"):
+        service.client.erasure("nobody")
     raw = np.array(secret, np.float32).tobytes()
     for path in service.state.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
             assert b"12345.5" not in content, path
+            assert b'"ann"' not in content, path
             assert raw not in content, path
 
 
@@ -206,22 +226,20 @@ def test_an_earlier_version_is_served_at_once(service):
     assert service.client.predict([0.0] * 6).version == 1
 
 
-def test_what_it_learned_is_what_an_undisturbed_run_learns(service):
+def test_what_it_learned_is_what_an_undisturbed_run_learns(service, capsys):
     until(service.caught_up)
     service.stop()
     undisturbed, own = learned_from(service)
     assert undisturbed == own
-    done = subprocess.run(
-        [sys.executable, "-m", "lifelong", "audit", str(service.state)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 problems" in done.stdout
+    code = main(["audit", str(service.state)])
+    told = capsys.readouterr().out
+    assert code == 0, told
+    assert "0 problems" in told
     assert Registry(service.state).alias("champion") is not None
     assert "trainer has ended (signal SIGKILL); it starts again" in service.out
 
 
-def test_wrong_use_is_refused_at_the_start(tmp_path):
+def test_wrong_use_is_refused_at_the_start(tmp_path, capsys):
     path = tmp_path / "bad.yaml"
     for text, told in [
         (
@@ -233,9 +251,5 @@ def test_wrong_use_is_refused_at_the_start(tmp_path):
         ("{learner: no.py:f, schema: {shape: [2], classes: 2}}", "give FILE.py:FUNCTION"),
     ]:
         path.write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-m", "lifelong", "serve", str(path)],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 2
-        assert told in done.stderr
+        assert main(["serve", str(path)]) == 2
+        assert told in capsys.readouterr().err

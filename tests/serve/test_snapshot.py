@@ -4,7 +4,7 @@ import torch
 from fakes import Constant, array, numbered
 from torch import nn
 
-from lifelong.serve.snapshot import Holder, Snapshot, by_hash
+from lifelong.serve.snapshot import Holder, Snapshot
 
 
 def test_a_snapshot_is_a_copy_in_eval_mode():
@@ -67,19 +67,6 @@ def test_the_champion_stands_in_for_a_missing_challenger():
     assert holder.of("challenger").version == 1
     holder.challenger = numbered(2)
     assert (holder.of("champion").version, holder.of("challenger").version) == (1, 2)
-
-
-def test_a_share_is_kept_and_stable():
-    names = [f"user {i}" for i in range(4000)]
-    for share in (0.0, 0.1, 0.5, 1.0):
-        choose = by_hash(share)
-        chosen = [choose(name) == "challenger" for name in names]
-        deviation = 4 * (share * (1 - share) / len(names)) ** 0.5
-        assert abs(sum(chosen) / len(names) - share) <= deviation
-        assert chosen == [by_hash(share)(name) == "challenger" for name in names]
-    assert [by_hash(0.5)(name) for name in names] != [by_hash(0.5, "b")(name) for name in names]
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        by_hash(1.5)
 
 
 def test_constant_is_what_it_says():
