@@ -42,7 +42,7 @@ class Release:
             "recommend" says so and waits for an operator; "manual" makes versions alone.
         every: seconds between candidates, at least.
         rows: rows learned from between candidates, at least.
-        tolerance: how far below its rate before a promotion a version may stay.
+        tolerance: how far a new champion may stay below the one before it, on the same rows.
         keep: whole learners kept for rolling back.
     """
 

@@ -93,7 +93,8 @@ class Releases:
         """Of the candidate on trial, or of the last one."""
         self.guard: Guardrail | None = None
         self._champion: Snapshot | None = None
-        self._rate = [0, 0]
+        self._before: Snapshot | None = None
+        """The champion that the guarded one has replaced."""
         self._asked: set[str] = set()
         self._made_at = clock()
         self._made_rows = 0
@@ -126,17 +127,11 @@ class Releases:
         if number is None or (self._champion is not None and self._champion.version == number):
             return
         promoted = self.trial is not None and self.trial.candidate.version == number
-        self.guard = self._guard() if promoted else None
-        self._champion = self._snapshot(number)
-        self.trial, self._rate = None, [0, 0]
-
-    def _guard(self) -> Guardrail | None:
-        """Watch a new champion by what the one before got right, where that says something."""
-        correct, rows = self._rate
-        try:
-            return Guardrail.after(correct, rows, self.settings.tolerance)
-        except ValueError:  # too few rows, or too few right: nothing to fall from
-            return None
+        # Both are scored on the same rows, 1 where the new one alone is right and 0 where the old
+        # one alone is: rows that became harder for both, as a new class is, are no one's fault.
+        self.guard = Guardrail(0.5, self.settings.tolerance / 2) if promoted else None
+        self._before = self._champion if promoted else None
+        self._champion, self.trial = self._snapshot(number), None
 
     def _replace(self, champion: Snapshot) -> None:
         """After an erasure: serve a version that has not seen it, and retire those that have.
@@ -245,9 +240,9 @@ class Releases:
         x = batch.x
         assert isinstance(x, Tensor)
         right = _right(champion, x, batch.y, batch.task)
-        self._rate = [self._rate[0] + int(right.sum()), self._rate[1] + len(right)]
-        if self.guard is not None:
-            self.guard.add(right)
+        if self.guard is not None and self._before is not None:
+            before = _right(self._before, x, batch.y, batch.task)
+            self.guard.add((1.0 + right.astype(float) - before.astype(float)) / 2)
         if trial is not None and offset > trial.offset:
             trial.add(right, _right(trial.candidate, x, batch.y, batch.task))
 
