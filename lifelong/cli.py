@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.act(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"\nstopped{options.stopped}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # what it prints to was closed, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lifelong", description="Models that go on learning and keep what they knew."
     )
+    parser.set_defaults(stopped="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="learn digits in 5 tasks, with a report; a minute")
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4], help="(default: 0,1,2,3,4)")
     again.add_argument("--into", type=Path, metavar="FILE", help="a Markdown page to update")
     for command in (demo, run, again):
+        command.set_defaults(stopped="; the same command goes on from the last checkpoint")
         command.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/NAME)")
         command.add_argument(
             "--workers", type=int, metavar="N", help="processes (default: as many as cores)"
