@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo serve test check bench clean
 
 demo: $(READY)
 	$(BIN)/lifelong demo
+
+serve: $(READY)
+	$(BIN)/lifelong demo --part serve
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile

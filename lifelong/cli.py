@@ -6,15 +6,17 @@ import argparse
 import json
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lifelong.core.errors import LifelongError, MissingExtra, UnknownName
+from lifelong.core.errors import ConfigError, LifelongError, MissingExtra, UnknownName
 
 DEMO = ("fine-tune", "ewc", "replay", "der++", "joint")
+PARTS = ("all", "loop", "core", "serve")
 LISTS = ("suites", "strategies", "datasets", "policies", "tables")
 
 
@@ -45,10 +47,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(stopped="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="learn digits in 5 tasks, with a report; a minute")
+    demo = commands.add_parser("demo", help="the whole loop and the strategies on digits")
     demo.set_defaults(
-        act=_run, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True
+        act=_demo, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True
     )
+    demo.add_argument(
+        "--part", choices=PARTS, default="all",
+        help="loop: a service as HTTP traffic, poison and kill -9 come; core: strategies in "
+        "5 tasks, with a report; serve: leave the service running (default: %(default)s)",
+    )  # fmt: skip
     run = commands.add_parser("run", help="run strategies on a suite and write a report")
     run.set_defaults(act=_run, demo=False)
     run.add_argument("suite", metavar="SUITE", help="see `lifelong list suites`")
@@ -84,6 +91,32 @@ def _parser() -> argparse.ArgumentParser:
     audit.set_defaults(act=_audit)
     audit.add_argument("folder", type=Path, metavar="DIR")
     return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if options.part == "core":
+        return _run(options)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        from lifelong.demo.endless import serve_digits
+        from lifelong.demo.loop import show_loop
+    except ModuleNotFoundError as error:
+        missing = MissingExtra(error.name or "a package", "serve")
+        if options.part != "all":
+            raise missing from None
+        print(f"the loop of the service is left out: {missing}", file=sys.stderr)
+        return _run(options)
+    out = options.out or Path("runs") / "demo"
+    if options.part == "serve":
+        serve_digits(out / "digits")
+        return 0
+    failed = show_loop(out / "loop")
+    if options.part == "all":
+        print()
+        _run(options)
+    for claim in failed:
+        print(f"lifelong: the demo failed: {claim}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -174,14 +207,14 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if not options.config.is_file():  # before the seconds that imports take
+        raise ConfigError(f"there is no file {options.config}; give the path of a YAML file")
+    print(f"starting {options.config}", flush=True)
     try:
         from lifelong.serve.supervisor import Supervisor
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from None
-    supervisor = Supervisor(options.config, lambda text: print(text, flush=True))
-    serve = supervisor.config.serve
-    print(f"serving {options.config} on http://{serve.host}:{serve.port}", flush=True)
-    supervisor.run()
+    Supervisor(options.config, lambda text: print(text, flush=True)).run()
     return 0
 
 

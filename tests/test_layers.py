@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "strategies": (STRATEGIES, TORCH),
     "checks": (STRATEGIES | {"strategies", "streams"}, TORCH),
     "serve": ({"", "__version__", "core", "metrics", "drift"}, TORCH | SERVE),
+    "demo": ({"core", "streams", "serve"}, TORCH | SERVE | {"rich"}),
     "bench": (
         STRATEGIES | {"", "__version__", "strategies", "streams", "metrics", "drift"},
         BENCH | DATA,

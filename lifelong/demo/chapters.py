@@ -89,6 +89,10 @@ class Scene:
 
         return self.service.wait(look, self.scale.patience, what)
 
+    def wait_for_rows(self, traffic: Traffic, rows: int) -> None:
+        """Wait until so many rows were sent, or a request failed."""
+        self.wait(lambda: traffic.rows >= rows or traffic.failures, "answer")
+
     def decided(self) -> list[dict[str, Any]]:
         """Tell what was promoted or rolled back since this was asked last."""
         new = self.watch.decisions()
@@ -135,9 +139,7 @@ def _until_known(scene: Scene, new: Sequence[int]) -> float:
     """Wait until new classes are known, or as many rows came as may; return the share right."""
     start, scale, traffic = scene.traffic.rows, scene.scale, scene.traffic
     while True:
-        before = traffic.rows
-        enough = max(start + scale.least, before + 30)
-        scene.wait(lambda: traffic.rows >= enough or traffic.failures, "answer")
+        scene.wait_for_rows(traffic, max(start + scale.least, traffic.rows + 30))
         right = scene.accuracy(new) or 0.0
         if right >= scale.learned or traffic.rows >= start + scale.most or traffic.failures:
             return right
@@ -154,15 +156,20 @@ def poison(scene: Scene) -> None:
         broken.send(classes)
         lowest = before
         while broken.rows < scene.scale.poison:
-            enough = min(broken.rows + 60, scene.scale.poison)
-            scene.wait(lambda: broken.rows >= enough or broken.failures, "answer")
+            scene.wait_for_rows(broken, min(broken.rows + 60, scene.scale.poison))
             lowest = min(lowest, scene.accuracy(classes, 300) or 0.0)
             if broken.failures:
                 break
     scene.traffic.failures += broken.failures
     scene.traffic.answered += broken.answered
     end = service.last()
-    scene.wait(lambda: service.has_read(end), "read its log")
+    scene.wait(
+        lambda: (
+            service.has_read(end)
+            and (set(scene.watch.refused) - refused or scene.champion() != champion)
+        ),
+        "judge what it learned from the burst",
+    )
     lowest = min(lowest, scene.accuracy(classes, 300) or 0.0)
     since = sorted(set(scene.watch.refused) - refused)
     story.line(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lifelong.streams import load
 
@@ -64,6 +65,8 @@ class Digits:
 
     def __init__(self, seed: int = 0) -> None:
         data = load("digits")
+        assert isinstance(data.train_x, Tensor)
+        assert isinstance(data.test_x, Tensor)
         self._chance = np.random.default_rng(seed)
         self._train = _by_class(data.train_x.flatten(1).numpy(), data.train_y.numpy())
         self._test = _by_class(data.test_x.flatten(1).numpy(), data.test_y.numpy())

@@ -5,44 +5,46 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lifelong.core.errors import LogError
+from lifelong.core.errors import LifelongError
 from lifelong.demo import chapters
 from lifelong.demo.chapters import Scale, Scene
 from lifelong.demo.digits import Digits, write_files
 from lifelong.demo.proof import prove
-from lifelong.demo.service import DemoFailed, Service, free_port
+from lifelong.demo.service import DemoFailed, Service, check_unused, free_port
 from lifelong.demo.story import Story
 from lifelong.demo.traffic import Traffic
 from lifelong.demo.watch import Watch
 from lifelong.serve.client import Client
-from lifelong.serve.log import SQLiteLog
 
 
-def show_loop(folder: Path, story: Story, scale: Scale | None = None) -> bool:
-    """Show a service on digits from end to end; True if every claim held.
+def show_loop(folder: Path, scale: Scale | None = None) -> list[str]:
+    """Show a service on digits from end to end; return the claims that did not hold.
 
     Args:
         folder: for the service's two files and its state; what an earlier demo left is deleted.
-        story: is told what happens.
         scale: how much of it.
 
     Raises:
-        DemoFailed: the service does not start or stops answering, or another demo runs there.
+        DemoFailed: another demo runs in the folder.
     """
-    scale = scale or Scale()
-    _clear(folder)
-    story.chapter("A service starts, with a model that has seen no digits")
+    check_unused(folder)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    story, scale = Story(), scale or Scale()
     config = write_files(folder, free_port())
-    with Service(config) as service:
-        with story.waiting("starting"):
-            digits = Digits()
-            service.wait_ready()
-        story.line(f"answers on {service.url}, with a console at {service.url}/console")
-        story.line(f"its files: {config} and {config.with_suffix('.py').name}")
-        _run(service, digits, story, scale)
-        service.stop()
-    _prove(config, story)
-    return not story.failed
+    try:
+        story.chapter("A service starts, with a model that has seen no digits")
+        with Service(config) as service:
+            with story.waiting("starting"):
+                digits = Digits()
+                service.wait_ready()
+            story.line(f"answers on {service.url}, with a console at {service.url}/console")
+            story.line(f"its files: {config} and {config.with_suffix('.py').name}")
+            _run(service, digits, story, scale)
+            service.stop()
+        _prove(config, story)
+    except LifelongError as error:
+        story.claim(False, str(error))
+    return story.failed
 
 
 def _run(service: Service, digits: Digits, story: Story, scale: Scale) -> None:
@@ -75,14 +77,3 @@ def _prove(config: Path, story: Story) -> None:
         f"the weights after {proof.events} events are the same, bit for bit",
     )
     story.claim(proof.audit_code == 0, f"lifelong audit: {proof.audit}")
-
-
-def _clear(folder: Path) -> None:
-    state = folder / "state"
-    if not state.exists():
-        return
-    try:
-        SQLiteLog(state / "log", write=True).close()
-    except LogError as error:
-        raise DemoFailed(f"{error}; is another demo running in {folder}?") from error
-    shutil.rmtree(state)

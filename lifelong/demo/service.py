@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from lifelong.core.errors import LifelongError
+from lifelong.core.errors import LifelongError, LogError
 from lifelong.serve.log import SQLiteLog
 
 
@@ -72,12 +72,23 @@ class Service:
         """
         end = time.monotonic() + seconds
         while not (found := done()):
-            code = None if self._process is None else self._process.poll()
-            if code is not None or time.monotonic() > end:
-                why = f"it has ended ({code})" if code is not None else f"{seconds:.0f} s are over"
-                raise DemoFailed(f"the service did not {what}: {why}; see {self.printed}")
+            self.check()
+            if time.monotonic() > end:
+                raise DemoFailed(
+                    f"the service did not {what} in {seconds:.0f} s; see {self.printed}"
+                )
             time.sleep(0.05)
         return found
+
+    def check(self) -> None:
+        """See that it runs.
+
+        Raises:
+            DemoFailed: it has ended; the last that it printed is told.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            printed = self.printed.read_text("utf-8", "replace").strip().splitlines()
+            raise DemoFailed(f"the service has ended: {printed[-1] if printed else 'silently'}")
 
     def status(self) -> dict[str, Any]:
         """Return what the trainer last said of itself; {} if nothing yet."""
@@ -115,6 +126,19 @@ class Service:
             return bool(self.url) and httpx.get(f"{self.url}/healthz").status_code == 200
         except httpx.TransportError:
             return False
+
+
+def check_unused(folder: Path) -> None:
+    """See that no service runs in a folder.
+
+    Raises:
+        DemoFailed: one does.
+    """
+    if (folder / "state" / "log").exists():
+        try:
+            SQLiteLog(folder / "state" / "log", write=True).close()
+        except LogError as error:
+            raise DemoFailed(f"{error}; is another demo running? choose another --out") from error
 
 
 def free_port(first: int | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -9,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from lifelong.core import restore
+from lifelong.core.errors import StateMismatch
 from lifelong.serve.api import INTERNAL
 from lifelong.serve.config import Config
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry
-from lifelong.serve.weights import weights_of
+from lifelong.serve.startup import check_address, checked_learner, explained
+from lifelong.serve.weights import model_of, weights_of
 
 KINDS = ("api", "trainer")
 LONGEST = 10.0
@@ -27,14 +31,26 @@ LONGEST = 10.0
 def prepare(config: Config) -> None:
     """Make the folder, the log and a first version, where they are not there yet.
 
-    The first version is the model as the user's function makes it, untrained or not.
+    The first version is the model as the user's function makes it, untrained or not. All that can
+    be checked is checked before anything is written.
+
+    Raises:
+        ConfigError: the model or the address cannot be used.
+        LogError: a service runs in the folder already, or its log is damaged.
     """
+    check_address(config.serve.host, config.serve.port)
+    learner = checked_learner(config)
     config.folder.mkdir(parents=True, exist_ok=True)
     SQLiteLog(config.folder / "log", write=True).close()
+    (config.folder / "api.json").unlink(missing_ok=True)
     registry = Registry(config.folder)
-    if registry.alias("champion") is not None:
+    champion = registry.alias("champion")
+    if champion is not None:
+        try:
+            model_of(config.factory(), registry.load_weights(champion))
+        except StateMismatch as error:
+            raise explained(error, config) from error
         return
-    learner = config.factory()()
     first = registry.register(
         restore.copied(weights_of(learner)),
         None,
@@ -68,6 +84,7 @@ class Supervisor:
         self._started = dict.fromkeys(KINDS, 0.0)
         self._pause = dict.fromkeys(KINDS, 0.0)
         self._key = secrets.token_urlsafe(32)
+        self._told = 0
 
     def run(self) -> None:
         """Run until `stop` is called or a signal comes."""
@@ -79,6 +96,7 @@ class Supervisor:
             while not self.stopping:
                 for kind in KINDS:
                     self._look_after(kind)
+                self._tell_address()
                 time.sleep(0.05)
         finally:
             self._end()
@@ -108,6 +126,17 @@ class Supervisor:
         self.processes[kind] = subprocess.Popen(
             command, env={**os.environ, INTERNAL: self._key}, start_new_session=True
         )
+
+    def _tell_address(self) -> None:
+        """Say where the api answers, the first time that it does."""
+        api = self.processes.get("api")
+        if self._told or api is None:
+            return
+        with suppress(OSError, ValueError):  # it does not yet
+            said = json.loads((self.config.folder / "api.json").read_bytes())
+            if said["pid"] == api.pid:
+                self.tell(f"serving {self.path} on {said['url']}")
+                self._told = api.pid
 
     def _end(self) -> None:
         for process in self.processes.values():
