@@ -148,11 +148,11 @@ def test_importing_leaves_the_heavy_parts_out():
 
 def test_importing_is_fast():
     code = """
-        from time import perf_counter
+        from time import process_time
         import torch
-        start = perf_counter()
+        start = process_time()
         from lifelong import *
-        print(perf_counter() - start)
+        print(process_time() - start)
     """
     seconds = min(float(python(code)) for _ in range(3))
     print(f"import lifelong takes {seconds * 1000:.0f} ms on top of torch")

@@ -33,8 +33,8 @@ class Scale:
     pairs: Sequence[tuple[int, ...]] = PAIRS
     least: int = 150
     most: int = 600
-    pace: float = 70.0
-    poison: int = 200
+    pace: float = 100.0
+    poison: int = 150
     learned: float = 0.75
     kept: float = 0.8
     patience: float = 240.0
@@ -185,10 +185,10 @@ def poison(scene: Scene) -> None:
         f"served meanwhile: {percent(before)} right before the burst, never less than "
         f"{percent(lowest)} since",
     )
-    _take_out(scene, champion)
+    _take_out(scene, champion, before)
 
 
-def _take_out(scene: Scene, champion: int) -> None:
+def _take_out(scene: Scene, champion: int, before: float) -> None:
     """As an operator: have the learner forget what came since the last good version."""
     story, service, classes = scene.story, scene.service, scene.classes
     answer = scene.client.rollback("a client sent wrong labels", to=champion, discard=True)
@@ -197,7 +197,7 @@ def _take_out(scene: Scene, champion: int) -> None:
     scene.decided()
     right, kept = scene.accuracy(classes, 300) or 0.0, service.status()["quarantine"]
     story.claim(
-        kept.get("range", 0) > 0,
+        kept.get("range", 0) > 0 and scene.champion() == champion and right >= before - 0.1,
         f"an operator had the learner go back to version {champion}: the {kept.get('range', 0)} "
         f"rows since then stay out, {percent(right)} right",
     )
@@ -207,6 +207,7 @@ def kill(scene: Scene) -> None:
     """Kill the trainer while requests come in, and wait until it has caught up."""
     story, service, traffic = scene.story, scene.service, scene.traffic
     story.chapter("The trainer is killed with SIGKILL")
+    traffic.pace = scene.scale.pace / 3  # a restart needs most of a small machine
     pid, end = service.kill_trainer(), service.last()
     at, answered, failed = time.monotonic(), traffic.answered, len(traffic.failures)
     version = scene.client.predict(scene.digits.draw(scene.classes)[0]).version

@@ -86,6 +86,20 @@ def explained(error: LifelongError, config: Config) -> ConfigError:
     """Say what to do about a champion that the model of today does not fit."""
     told = " ".join(str(error).split())
     return ConfigError(
-        f"what {config.folder} serves is not of this model: {told[:300]}; give another folder, or "
-        "go back to the model that it was made with"
+        f"what {config.folder} serves is not of this model ({told[:160]} ...); give another "
+        "folder, or go back to the model that it was made with"
     )
+
+
+def make_folder(config: Config) -> None:
+    """Make the folder for all state.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        config.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder {config.folder}: {error.strerror}; give another as folder"
+        ) from error

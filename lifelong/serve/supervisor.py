@@ -20,7 +20,7 @@ from lifelong.serve.api import INTERNAL
 from lifelong.serve.config import Config
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry
-from lifelong.serve.startup import check_address, checked_learner, explained
+from lifelong.serve.startup import check_address, checked_learner, explained, make_folder
 from lifelong.serve.weights import model_of, weights_of
 
 KINDS = ("api", "trainer")
@@ -40,7 +40,7 @@ def prepare(config: Config) -> None:
     """
     check_address(config.serve.host, config.serve.port)
     learner = checked_learner(config)
-    config.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(config)
     SQLiteLog(config.folder / "log", write=True).close()
     (config.folder / "api.json").unlink(missing_ok=True)
     registry = Registry(config.folder)
