@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench chaos clean
+.PHONY: demo serve test check bench chaos clean
 
 LOOPS ?= 200
 
 demo: $(READY)
 	$(BIN)/lifelong demo
+
+serve: $(READY)
+	$(BIN)/lifelong demo --part serve
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile

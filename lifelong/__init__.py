@@ -8,14 +8,18 @@ for task in stream:
     learner.end_task(task)
 """
 
-from lifelong.core.batch import Batch
-from lifelong.core.errors import LifelongError
-from lifelong.core.learner import Learner
-from lifelong.core.loss import cross_entropy
-from lifelong.core.strategy import Strategy
-from lifelong.core.task import TaskSpec
-from lifelong.memory import Memory
-from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lifelong.core.batch import Batch
+    from lifelong.core.errors import LifelongError
+    from lifelong.core.learner import Learner
+    from lifelong.core.loss import cross_entropy
+    from lifelong.core.strategy import Strategy
+    from lifelong.core.task import TaskSpec
+    from lifelong.memory import Memory
+    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
 
 __version__ = "0.1.0"
 
@@ -36,3 +40,31 @@ __all__ = [
     "TaskSpec",
     "cross_entropy",
 ]
+
+_HOMES = {
+    "Batch": "core.batch",
+    "Learner": "core.learner",
+    "LifelongError": "core.errors",
+    "Memory": "memory",
+    "Strategy": "core.strategy",
+    "TaskSpec": "core.task",
+    "cross_entropy": "core.loss",
+}
+
+
+_PARTS = ("core", "memory", "nets", "strategies")
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import: a command line must be able to start, and to stop, before.
+    if name in _PARTS:
+        return import_module(f"lifelong.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'lifelong' has no attribute {name!r}")
+    value = getattr(import_module(f"lifelong.{_HOMES.get(name, 'strategies')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lifelong import past_commands
-from lifelong.core.errors import LifelongError, MissingExtra, UnknownName
+from lifelong.core.errors import ConfigError, LifelongError, MissingExtra, UnknownName
 
 DEMO = ("fine-tune", "ewc", "replay", "der++", "joint")
+PARTS = ("all", "loop", "core", "serve")
 LISTS = ("suites", "strategies", "datasets", "policies", "tables")
 
 
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.act(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"\nstopped{options.stopped}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # what it prints to was closed, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,12 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lifelong", description="Models that go on learning and keep what they knew."
     )
+    parser.set_defaults(stopped="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="learn digits in 5 tasks, with a report; a minute")
+    demo = commands.add_parser("demo", help="the whole loop and the strategies on digits")
     demo.set_defaults(
-        act=_run, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True,
+        act=_demo, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True,
         registry=None,
+    )  # fmt: skip
+    demo.add_argument(
+        "--part", choices=PARTS, default="all",
+        help="loop: a service as HTTP traffic, poison and kill -9 come; core: strategies in "
+        "5 tasks, with a report; serve: leave the service running (default: %(default)s)",
     )  # fmt: skip
     run = commands.add_parser("run", help="run strategies on a suite and write a report")
     run.set_defaults(act=_run, demo=False)
@@ -74,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4], help="(default: 0,1,2,3,4)")
     again.add_argument("--into", type=Path, metavar="FILE", help="a Markdown page to update")
     for command in (demo, run, again):
+        command.set_defaults(stopped="; the same command goes on from the last checkpoint")
         command.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/NAME)")
         command.add_argument(
             "--workers", type=int, metavar="N", help="processes (default: as many as cores)"
@@ -96,6 +105,32 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     past_commands.add(commands)
     return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if options.part == "core":
+        return _run(options)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        from lifelong.demo.endless import serve_digits
+        from lifelong.demo.loop import show_loop
+    except ModuleNotFoundError as error:
+        missing = MissingExtra(error.name or "a package", "serve")
+        if options.part != "all":
+            raise missing from None
+        print(f"the loop of the service is left out: {missing}", file=sys.stderr)
+        return _run(options)
+    out = options.out or Path("runs") / "demo"
+    if options.part == "serve":
+        serve_digits(out / "digits")
+        return 0
+    failed = show_loop(out / "loop")
+    if options.part == "all":
+        print()
+        _run(options)
+    for claim in failed:
+        print(f"lifelong: the demo failed: {claim}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -205,15 +240,20 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if not options.config.is_file():  # before the seconds that imports take
+        raise ConfigError(f"there is no file {options.config}; give the path of a YAML file")
+    print(f"starting {options.config}", flush=True)
     try:
         from lifelong.serve import logs
         from lifelong.serve.supervisor import Supervisor
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from None
-    supervisor = Supervisor(options.config, logging.getLogger("lifelong.serve").warning)
-    serve = supervisor.config.serve
-    logs.configure("supervisor", serve.logs)
-    print(f"serving {options.config} on http://{serve.host}:{serve.port}", flush=True)
+    supervisor = Supervisor(
+        options.config,
+        logging.getLogger("lifelong.serve").warning,
+        lambda text: print(text, flush=True),
+    )
+    logs.configure("supervisor", supervisor.config.serve.logs)
     supervisor.run()
     return 0
 

@@ -46,7 +46,7 @@ class Release:
             all but "manual".
         every: seconds between candidates, at least.
         rows: rows learned from between candidates, at least.
-        tolerance: how far below its rate before a promotion a version may stay.
+        tolerance: how far a new champion may stay below the one before it, on the same rows.
         keep: whole learners kept for rolling back.
         hourly: automatic promotions in an hour, at most; what passes beyond that is recommended.
         distance: by how much an automatic promotion has to stay within the gate's `forgetting`

@@ -152,8 +152,8 @@ class Gate:
         slices: names of slices that have to be in the evidence, and to hold.
         slice_rows: the fewest rows on which a slice that was not named is judged.
         standard: "proven" or "observed", as above.
-        patience: refuse if shadow traffic is open after so many rows, be it only for want of rows;
-            None waits for ever.
+        patience: refuse if any condition is open after so many rows of shadow traffic, be it only
+            for want of rows; None waits for ever.
         floor: the rate that a first version has to beat; see `first`.
 
     Raises:
@@ -226,6 +226,9 @@ class Gate:
         else:
             findings.append(self._kept("recent window", evidence.recent, self.minimum, strict))
         findings.append(self._gained(evidence.shadow, strict))
+        waited = 0 if evidence.shadow is None else evidence.shadow.n
+        if self.patience is not None and waited >= self.patience:
+            findings = [_overdue(finding, self.patience) for finding in findings]
         return self._judgement(findings)
 
     def first(self, correct: int, rows: int) -> Judgement:
@@ -294,8 +297,6 @@ class Gate:
             f"{name}: the candidate is ahead by {test.mean:+.4f} on {test.n} rows, within "
             f"{low:+.4f} to {high:+.4f}; it has to be above {needed:+.4f}"
         )
-        if state == "open" and self.patience is not None and test.n >= self.patience:
-            state, reason = "fails", f"{reason}, shown within {self.patience} rows"
         numbers = {"rows": test.n, "mean": test.mean, "low": low, "high": high, "needed": needed}
         return _Finding(name, state, reason + _too_few(test.n, self.minimum), numbers)
 
@@ -320,6 +321,12 @@ def _state(holds: bool, fails: bool, few: bool) -> State:
 
 def _too_few(rows: int, minimum: int) -> str:
     return f"; {minimum} rows are needed to promote" if rows < minimum else ""
+
+
+def _overdue(finding: _Finding, patience: int) -> _Finding:
+    """Fail what is still open: a candidate on trial keeps the next one waiting."""
+    reason = f"{finding.reason}; not shown within {patience} rows of traffic"
+    return replace(finding, state="fails", reason=reason) if finding.state == "open" else finding
 
 
 def _missing(name: str) -> _Finding:

@@ -73,7 +73,8 @@ class Releases:
         """What champion and candidate got right of all anchors, when they were last compared."""
         self.guard: Guardrail | None = None
         self._champion: Snapshot | None = None
-        self._rate = [0, 0]
+        self._before: Snapshot | None = None
+        """The champion that the guarded one has replaced."""
         self._asked: set[str] = set()
         self._made_at = clock()
         self._made_rows = 0
@@ -122,9 +123,12 @@ class Releases:
             return
         if self._champion is None or self._champion.version != number:
             promoted = self.trial is not None and self.trial.candidate.version == number
-            self.guard = self._guard() if promoted else None
+            # Both are scored on the same rows, 1 where the new one alone is right and 0 where the
+            # old one alone is: rows that became harder for both, as a new class is, are no fault.
+            self.guard = Guardrail(0.5, self.settings.tolerance / 2) if promoted else None
+            self._before = self._champion if promoted else None
             self._champion = self._snapshot(number)
-            self.trial, self.rollout, self._rate = None, None, [0, 0]
+            self.trial = self.rollout = None
         self._follow(now.get("challenger"))
 
     def _follow(self, challenger: int | None) -> None:
@@ -150,14 +154,6 @@ class Releases:
         if self.trial is None or self.trial.candidate.version != exposure.challenger:
             seen = self.registry.get(exposure.challenger).last_offset
             self.trial = Trial(self._snapshot(exposure.challenger), self._champion, seen)
-
-    def _guard(self) -> Guardrail | None:
-        """Watch a new champion by what the one before got right, where that says something."""
-        correct, rows = self._rate
-        try:
-            return Guardrail.after(correct, rows, self.settings.tolerance)
-        except ValueError:  # too few rows, or too few right: nothing to fall from
-            return None
 
     def _snapshot(self, number: int) -> Snapshot:
         state = self.registry.load_weights(number)
@@ -307,9 +303,9 @@ class Releases:
         x = batch.x
         assert isinstance(x, Tensor)
         right = right_of(champion, x, batch.y, batch.task)
-        self._rate = [self._rate[0] + int(right.sum()), self._rate[1] + len(right)]
-        if self.guard is not None:
-            self.guard.add(right)
+        if self.guard is not None and self._before is not None:
+            before = right_of(self._before, x, batch.y, batch.task)
+            self.guard.add((1.0 + right.astype(float) - before.astype(float)) / 2)
         if trial is not None and came[0][0] > trial.offset:
             other = right_of(trial.candidate, x, batch.y, batch.task)
             trial.add(right, other, [self._slice(id) for _, id, _ in came])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import secrets
 import signal
@@ -10,16 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from lifelong.core import restore
-from lifelong.core.errors import RegistryError
+from lifelong.core.errors import RegistryError, StateMismatch
 from lifelong.serve.api import INTERNAL
 from lifelong.serve.config import Config
 from lifelong.serve.log import SQLiteLog
-from lifelong.serve.registry import Registry, served
-from lifelong.serve.weights import weights_of
+from lifelong.serve.registry import Registry
+from lifelong.serve.startup import check_address, checked_learner, explained, make_folder
+from lifelong.serve.weights import model_of, weights_of
 
 KINDS = ("api", "trainer")
 LONGEST = 10.0
@@ -29,17 +31,28 @@ LONGEST = 10.0
 def prepare(config: Config) -> None:
     """Make the folder, the log and a first version, where they are not there yet.
 
-    The first version is the model as the user's function makes it, untrained or not.
+    The first version is the model as the user's function makes it, untrained or not. All that can
+    be checked is checked before anything is written.
+
+    Raises:
+        ConfigError: the model or the address cannot be used.
+        LogError: a service runs in the folder already, or its log is damaged.
     """
-    config.folder.mkdir(parents=True, exist_ok=True)
+    check_address(config.serve.host, config.serve.port)
+    learner = checked_learner(config)
+    make_folder(config)
     SQLiteLog(config.folder / "log", write=True).close()
-    with contextlib.suppress(RegistryError):  # damaged: a registry writes it anew
-        if served(config.folder)["champion"] is not None:
-            return  # without MLflow, which takes seconds to import
+    (config.folder / "api.json").unlink(missing_ok=True)
     registry = Registry(config.folder)
-    if registry.alias("champion") is not None:
+    champion = registry.alias("champion")
+    if champion is not None:
+        try:
+            model_of(config.factory(), registry.load_weights(champion))
+        except StateMismatch as error:
+            raise explained(error, config) from error
+        except RegistryError:  # damaged: the api goes back to one that is whole, or says why not
+            pass
         return
-    learner = config.factory()()
     first = registry.register(
         restore.copied(weights_of(learner)),
         None,
@@ -61,18 +74,26 @@ class Supervisor:
 
     Args:
         path: of the configuration.
-        tell: is told what happens, in words.
+        tell: is told what goes wrong, in words.
+        announce: is told where the service answers.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tell: Callable[[str], None] = print,
+        announce: Callable[[str], None] = print,
+    ) -> None:
         self.path = path
         self.tell = tell
+        self.announce = announce
         self.config = Config.read(path)
         self.stopping = False
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started = dict.fromkeys(KINDS, 0.0)
         self._pause = dict.fromkeys(KINDS, 0.0)
         self._key = secrets.token_urlsafe(32)
+        self._told = 0
 
     def run(self) -> None:
         """Run until `stop` is called or a signal comes."""
@@ -84,6 +105,7 @@ class Supervisor:
             while not self.stopping:
                 for kind in KINDS:
                     self._look_after(kind)
+                self._tell_address()
                 time.sleep(0.05)
         finally:
             self._end()
@@ -113,6 +135,17 @@ class Supervisor:
         self.processes[kind] = subprocess.Popen(
             command, env={**os.environ, INTERNAL: self._key}, start_new_session=True
         )
+
+    def _tell_address(self) -> None:
+        """Say where the api answers, the first time that it does."""
+        api = self.processes.get("api")
+        if self._told or api is None:
+            return
+        with suppress(OSError, ValueError):  # it does not yet
+            said = json.loads((self.config.folder / "api.json").read_bytes())
+            if said["pid"] == api.pid:
+                self.announce(f"serving {self.path} on {said['url']}")
+                self._told = api.pid
 
     def _end(self) -> None:
         for process in self.processes.values():

@@ -112,6 +112,12 @@ def test_patience_ends() -> None:
     assert judgement.verdict == "refuse"
     assert "shown within 4000 rows" in judgement.reasons[0]
     assert Gate(patience=4000).judge(GOOD).verdict == "promote"
+    few = replace(GOOD, anchors={0: Comparison(12, champion=12, candidate=12)})  # stays so few
+    assert Gate().judge(few).verdict == "undecided"
+    judgement = Gate(patience=3000).judge(few)
+    assert judgement.verdict == "refuse"
+    assert "task 0" in judgement.reasons[0]
+    assert "not shown within 3000 rows" in judgement.reasons[0]
 
 
 def test_a_first_version_is_held_to_the_floor() -> None:

@@ -12,6 +12,7 @@ from lifelong.serve.gate import Gate
 from lifelong.serve.releases import Releases
 from lifelong.serve.rollout import Canary, Exposure
 from lifelong.serve.trainer import Plan, Trainer
+from lifelong.serve.trial import Trial
 from lifelong.serve.weights import weights_of
 
 GATE = Gate(0.05, minimum=30, minimum_group=10, standard="observed", patience=400)
@@ -124,10 +125,6 @@ class Loop:
             self.releases.consider()
 
 
-def wrong(events):
-    return [replace(e, data={**e.data, "y": (e.data["y"] + 1) % CLASSES}) for e in events]
-
-
 @pytest.fixture
 def loop(tmp_path):
     return Loop(tmp_path)
@@ -156,19 +153,33 @@ def test_other_modes_say_what_they_found_and_go_on(tmp_path):
         assert len(loop.registry.held) > 2
 
 
-def test_a_champion_that_falls_is_rolled_back_and_the_learner_with_it(loop):
+def test_a_champion_that_gets_less_right_is_rolled_back_and_the_learner_with_it(loop):
     loop.teach(examples(300))
     promoted = loop.of("promote")
     assert promoted
-    assert loop.releases.guard is not None
-    loop.trainer.outliers.deviations = 0.0  # let all of the poison in
+    good = loop.releases._champion
+    assert good.version > 1
+    untrained = weights_of(make_learner())  # passed the gate, for all that is known
+    bad = loop.registry.register(untrained, None, last_offset=loop.trainer.at.offset, id="bad")
+    loop.releases.trial = Trial(loop.releases._snapshot(bad.number), good, bad.last_offset)
+    loop.registry.serve(bad.number, [1, good.version])
     before = len(loop.asked)
-    loop.teach(wrong(examples(120, seed=5)))
+    loop.teach(examples(120, seed=5))
     rollback = next(body for what, body in loop.asked[before:] if what == "rollback")
     assert rollback["to"] == 1
     assert rollback["discard"] is True
     loop.teach(examples(8, seed=6))
     assert loop.trainer.quarantine.counts().get("range", 0) > 0
+
+
+def test_rows_that_are_harder_for_both_are_not_the_champions_fault(loop):
+    loop.teach([e for e in examples(500) if e.data["y"] < 2])
+    champion = loop.releases._champion.version
+    assert champion > 1
+    assert loop.releases.guard is not None
+    loop.teach([e for e in examples(500, seed=5) if e.data["y"] >= 2])  # classes it never saw
+    assert not loop.of("rollback")
+    assert loop.trainer.quarantine.counts().get("range", 0) == 0
 
 
 def test_a_candidate_is_judged_when_there_is_something_new(loop, monkeypatch):

@@ -1,0 +1,226 @@
+"""What is done to the service, chapter by chapter; each number is measured as it is printed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lifelong.demo.digits import PAIRS, Digits
+from lifelong.demo.service import DemoFailed, Service
+from lifelong.demo.story import Story, percent
+from lifelong.demo.traffic import Traffic
+from lifelong.demo.watch import Watch
+from lifelong.serve.client import Client
+from lifelong.serve.served import served
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything is shown, and what it has to come to.
+
+    Attributes:
+        pairs: the classes that are new in each phase.
+        least, most: rows of a phase.
+        pace: predictions a second, at most.
+        poison: labels in the burst.
+        learned: the share of held-out rows of new classes that has to be right for a phase to end.
+        kept: the share of held-out rows of all classes that has to be right after the phases.
+        patience: seconds that anything may take.
+    """
+
+    pairs: Sequence[tuple[int, ...]] = PAIRS
+    least: int = 150
+    most: int = 600
+    pace: float = 100.0
+    poison: int = 150
+    learned: float = 0.75
+    kept: float = 0.8
+    patience: float = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that the chapters work with."""
+
+    service: Service
+    client: Client
+    traffic: Traffic
+    watch: Watch
+    digits: Digits
+    story: Story
+    scale: Scale
+
+    @property
+    def classes(self) -> list[int]:
+        """All classes that are shown."""
+        return [one for pair in self.scale.pairs for one in pair]
+
+    def accuracy(self, classes: Sequence[int], most: int = 60) -> float | None:
+        """Ask for held-out rows of these classes; None if there are no classes."""
+        if not classes:
+            return None
+        x, y = self.digits.tests(classes, most)
+        right = [
+            answer.label == label
+            for start in range(0, len(x), 60)
+            for answer, label in zip(
+                self.client.predict_rows(x[start : start + 60]), y[start : start + 60], strict=True
+            )
+        ]
+        return sum(right) / len(right)
+
+    def champion(self) -> int:
+        """Return the version that is served."""
+        return int(served(self.service.state)["champion"])
+
+    def wait(self, done: Any, what: str) -> Any:
+        """Wait while traffic flows.
+
+        Raises:
+            DemoFailed: it does not come to that in time, or the traffic has ended.
+        """
+
+        def look() -> Any:
+            if self.traffic.crash is not None:
+                raise DemoFailed(f"the traffic ended: {self.traffic.crash}")
+            return done()
+
+        return self.service.wait(look, self.scale.patience, what)
+
+    def wait_for_rows(self, traffic: Traffic, rows: int) -> None:
+        """Wait until so many rows were sent, or a request failed."""
+        self.wait(lambda: traffic.rows >= rows or traffic.failures, "answer")
+
+    def decided(self) -> list[dict[str, Any]]:
+        """Tell what was promoted or rolled back since this was asked last."""
+        new = self.watch.decisions()
+        for entry in new:
+            number, reason = entry["details"]["version"], entry["details"]["reason"]
+            done = "was promoted" if entry["action"] == "promote" else "is served again"
+            self.story.line(f"  version {number} {done}: {reason.partition(';')[0]}", "dim")
+        return new
+
+
+def classes_arrive(scene: Scene) -> None:
+    """Send new classes, two at a time, until what is served knows them."""
+    story, scale, traffic = scene.story, scene.scale, scene.traffic
+    story.chapter("Classes arrive, two at a time; the learner is not told when")
+    story.line("new     right on new   on old   version   labels   answered   failed")
+    old: list[int] = []
+    promotions, known = 0, True
+    for new in scale.pairs:
+        traffic.send(new, old)
+        right = _until_known(scene, new)
+        known = known and right >= scale.learned
+        told = (
+            f"{' '.join(map(str, new)):<8}{percent(right):>12}   "
+            f"{percent(scene.accuracy(old)):>6}   {scene.champion():>7}   {traffic.rows:>6}   "
+            f"{traffic.answered:>8}   {len(traffic.failures):>6}"
+        )
+        story.line(told, "bold")
+        promotions += sum(entry["action"] == "promote" for entry in scene.decided())
+        old += new
+    right = scene.accuracy(old, 300) or 0.0
+    story.claim(
+        known and right >= scale.kept,
+        f"every class was learned, and {percent(right)} of held-out digits of all "
+        f"{len(old)} classes are right now",
+    )
+    story.claim(
+        promotions >= len(scale.pairs) and not traffic.failures,
+        f"{promotions} challengers passed the gate and were swapped in, with "
+        f"{len(traffic.failures)} of {traffic.answered} requests failed",
+    )
+
+
+def _until_known(scene: Scene, new: Sequence[int]) -> float:
+    """Wait until new classes are known, or as many rows came as may; return the share right."""
+    start, scale, traffic = scene.traffic.rows, scene.scale, scene.traffic
+    while True:
+        scene.wait_for_rows(traffic, max(start + scale.least, traffic.rows + 30))
+        right = scene.accuracy(new) or 0.0
+        if right >= scale.learned or traffic.rows >= start + scale.most or traffic.failures:
+            return right
+
+
+def poison(scene: Scene) -> None:
+    """Send a burst of labels that all say 0, among the right ones; then take it out again."""
+    story, service, classes = scene.story, scene.service, scene.classes
+    story.chapter(f"A broken client labels {scene.scale.poison} digits as 0")
+    scene.traffic.send(classes)
+    before, champion = scene.accuracy(classes, 300) or 0.0, scene.champion()
+    held, refused = _quarantined(service), set(scene.watch.refused)
+    with Traffic(service.url, scene.digits, pace=scene.scale.pace, name="broken", says=0) as broken:
+        broken.send(classes)
+        lowest = before
+        while broken.rows < scene.scale.poison:
+            scene.wait_for_rows(broken, min(broken.rows + 60, scene.scale.poison))
+            lowest = min(lowest, scene.accuracy(classes, 300) or 0.0)
+            if broken.failures:
+                break
+    scene.traffic.failures += broken.failures
+    scene.traffic.answered += broken.answered
+    end = service.last()
+    scene.wait(
+        lambda: (
+            service.has_read(end)
+            and (set(scene.watch.refused) - refused or scene.champion() != champion)
+        ),
+        "judge what it learned from the burst",
+    )
+    lowest = min(lowest, scene.accuracy(classes, 300) or 0.0)
+    since = sorted(set(scene.watch.refused) - refused)
+    story.line(
+        f"held back as unlike other rows: {_quarantined(service) - held}; "
+        f"challengers refused: {len(since)}"
+    )
+    for version in since:
+        reason = scene.watch.refused[version][0].partition(";")[0]
+        story.line(f"  version {version} was refused: {reason}", "dim")
+    scene.decided()
+    story.claim(
+        lowest >= before - 0.1,
+        f"served meanwhile: {percent(before)} right before the burst, never less than "
+        f"{percent(lowest)} since",
+    )
+    _take_out(scene, champion, before)
+
+
+def _take_out(scene: Scene, champion: int, before: float) -> None:
+    """As an operator: have the learner forget what came since the last good version."""
+    story, service, classes = scene.story, scene.service, scene.classes
+    answer = scene.client.rollback("a client sent wrong labels", to=champion, discard=True)
+    # It reaches the decision's place in the log only after it went back and learned again.
+    scene.wait(lambda: service.has_read(answer["offset"]), "go back")
+    scene.decided()
+    right, kept = scene.accuracy(classes, 300) or 0.0, service.status()["quarantine"]
+    story.claim(
+        kept.get("range", 0) > 0 and scene.champion() == champion and right >= before - 0.1,
+        f"an operator had the learner go back to version {champion}: the {kept.get('range', 0)} "
+        f"rows since then stay out, {percent(right)} right",
+    )
+
+
+def kill(scene: Scene) -> None:
+    """Kill the trainer while requests come in, and wait until it has caught up."""
+    story, service, traffic = scene.story, scene.service, scene.traffic
+    story.chapter("The trainer is killed with SIGKILL")
+    traffic.pace = scene.scale.pace / 3  # a restart needs most of a small machine
+    pid, end = service.kill_trainer(), service.last()
+    at, answered, failed = time.monotonic(), traffic.answered, len(traffic.failures)
+    version = scene.client.predict(scene.digits.draw(scene.classes)[0]).version
+    scene.wait(lambda: service.status().get("pid", pid) != pid, "start its trainer again")
+    scene.wait(lambda: service.has_read(end), "catch up")
+    seconds = time.monotonic() - at
+    story.line(f"process {pid} died; version {version} went on answering")
+    story.claim(
+        len(traffic.failures) == failed and traffic.answered > answered,
+        f"{traffic.answered - answered} requests were answered in the {seconds:.1f} s until it had "
+        f"caught up again, {len(traffic.failures) - failed} failed",
+    )
+
+
+def _quarantined(service: Service) -> int:
+    return int(service.status().get("quarantine", {}).get("loss", 0))
