@@ -57,6 +57,10 @@ class Anchors:
         if len(held) > self.limit:
             held.remove(max(held, key=lambda row: row[:2]))
 
+    def count(self, group: int) -> int:
+        """Count the rows of a group."""
+        return len(self._groups[group])
+
     def rows(self, group: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return features, labels and tasks of a group, (rows, ...) each."""
         held = self._groups[group]

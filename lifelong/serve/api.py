@@ -24,9 +24,12 @@ from lifelong.serve.auth import Key, Keys, hash_of
 from lifelong.serve.config import Config
 from lifelong.serve.events import Event
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.paging import Page
+from lifelong.serve.quarantine import refused
 from lifelong.serve.registry import Registry
 from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.status import Status
 from lifelong.serve.weights import model_of
 
 INTERNAL = "LIFELONG_INTERNAL_KEY"
@@ -59,6 +62,9 @@ class Api:
         self.log = SQLiteLog(config.folder / "log", write=True)
         self.appender = Appender(self.log)
         self.audit = Audit(config.folder / "audit.jsonl")
+        self.status = Status(
+            config.folder, self.log, self.audit, self._serving, mode=config.release.mode
+        )
         self._last_tick = self.log.last
         self._one = threading.Lock()
 
@@ -80,6 +86,9 @@ class Api:
             promote=self.promote,
             rollback=self.rollback,
             erase=self.erase,
+            status=lambda: _aside(self.status.now),
+            quarantine=lambda page: _aside(lambda: self._refused(page)),
+            audit=lambda page: _aside(lambda: self._audited(page)),
             first_of=lambda subject: self.log.first_of(subject) or self.log.last + 1,
             learned_until=lambda number: self.registry.get(number).last_offset,
             log=serve.log,
@@ -92,10 +101,11 @@ class Api:
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
             ticking = asyncio.create_task(self._tick())
             telling = asyncio.create_task(self._tell(address))
+            counting = asyncio.create_task(self._count())
             try:
                 yield
             finally:
-                for task in (ticking, telling):
+                for task in (ticking, telling, counting):
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
@@ -165,6 +175,27 @@ class Api:
             return keys
         made = [Key(k.name, frozenset(k.roles), k.sha256, k.rate) for k in self.config.keys]
         return Keys([*made, Key("trainer", frozenset({"operate"}), hash_of(own))])
+
+    def _serving(self) -> tuple[int, int | None]:
+        challenger = self.holder.challenger
+        return self.holder.current.version, None if challenger is None else challenger.version
+
+    def _refused(self, page: Page) -> list[dict[str, Any]]:
+        folder = self.config.folder / "trainer"
+        return refused(folder, page.limit, after=page.after, before=page.before)
+
+    def _audited(self, page: Page) -> list[dict[str, Any]]:
+        if page.before is None:
+            return self.audit.entries(page.after, page.limit)
+        last = min(page.before - 1, self.audit.head()[0])
+        first = max(page.after, last - page.limit)
+        return self.audit.entries(first, max(last - first, 0))[::-1]
+
+    async def _count(self) -> None:
+        """Count the events each second, for their rates."""
+        while True:
+            await _aside(self.status.sample)
+            await asyncio.sleep(1.0)
 
     async def _tick(self) -> None:
         """Write a tick into the log where rows may wait for a full batch."""

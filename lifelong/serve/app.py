@@ -25,6 +25,8 @@ from starlette.responses import Response
 from lifelong import __version__
 from lifelong.core.errors import InvalidBatch, LifelongError, LogError, UnknownTask
 from lifelong.serve.auth import Refused, Role
+from lifelong.serve.pages import add_console
+from lifelong.serve.paging import MOST
 from lifelong.serve.routes import Parts, Reply, Routes
 from lifelong.serve.schema import Erase, Example, Label, Malformed, Predict, Promote, Rollback
 
@@ -33,6 +35,15 @@ _access = logging.getLogger("lifelong.serve.access")
 _log = logging.getLogger("lifelong.serve")
 _ERRORS = {401: "No known key", 403: "The key lacks the role", 429: "Too much at once"}
 _BODY_ERRORS = {413: "The body is too large", 415: "The body is not JSON", 422: "Not as expected"}
+
+_PAGED = [
+    {"name": name, "in": "query", "description": text, "schema": {"type": "integer", **bounds}}
+    for name, text, bounds in (
+        ("after", "What follows this number, the oldest first", {"minimum": 0, "default": 0}),
+        ("limit", "How many at most", {"minimum": 1, "maximum": MOST, "default": 100}),
+        ("before", "What is below this number, the newest first", {"minimum": 1}),
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class _Route:
     body: Any = None
     sent: tuple[Any, ...] = ()
     status: int = 200
+    paged: bool = False
 
 
 _X = [0.0, 0.5, 1.0, 0.25]
@@ -117,6 +129,29 @@ ROUTES = (
         ({"subject": "user-7", "id": "x-1"},),
         202,
     ),
+    _Route(
+        "/status",
+        "operate",
+        lambda routes: routes.status,
+        "Everything that the console shows",
+        {"time": 1.7e9, "champion": 3, "trainer": {"state": "alive", "behind": 0}},
+    ),
+    _Route(
+        "/quarantine",
+        "operate",
+        lambda routes: routes.quarantine,
+        "Rows that were not learned from: where, why and whose; never their features",
+        {"rows": [{"offset": 7, "reason": "schema", "source": "shop"}]},
+        paged=True,
+    ),
+    _Route(
+        "/audit",
+        "operate",
+        lambda routes: routes.audit,
+        "Decisions, each with the hash of the one before",
+        {"entries": [{"n": 1, "action": "promote", "actor": "trainer"}]},
+        paged=True,
+    ),
 )
 
 
@@ -148,6 +183,7 @@ def create_app(
     for route in ROUTES:
         _add(app, route, _guarded(parts, route, routes, meters))
     _add_probes(app, parts, routes)
+    add_console(app)
     app.add_exception_handler(HTTPException, _unrouted)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -222,6 +258,8 @@ def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> En
             caller = parts.keys.admit(request.headers, host, route.role)
             if route.body is not None:
                 body = await _body(request, parts)
+            elif route.paged:
+                body = request.scope["query_string"]
             response = _json(*await work(caller, body))
         except Exception as error:
             response = _failure(error, route)
@@ -341,6 +379,8 @@ def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
     """Add a route with its documentation."""
     error = {"error": {"what": "what was received", "how": "what to send instead"}}
     errors = _ERRORS if route.body is None else {**_ERRORS, **_BODY_ERRORS}
+    if route.paged:
+        errors = {**errors, 422: _BODY_ERRORS[422]}
     answers: dict[int | str, dict[str, Any]] = {
         status: {"description": text, "content": {"application/json": {"example": error}}}
         for status, text in errors.items()
@@ -350,6 +390,8 @@ def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
         "content": {"application/json": {"example": route.answer}},
     }
     extra: dict[str, Any] = {"security": [{"key": []}, {"bearer": []}]}
+    if route.paged:
+        extra["parameters"] = _PAGED
     if route.body is not None:
         [schema], _ = _schemas(route.body)
         examples = {f"example {n}": {"value": sent} for n, sent in enumerate(route.sent, 1)}

@@ -92,6 +92,8 @@ class Releases:
         self.judgement: Judgement | None = None
         """Of the candidate on trial, or of the last one."""
         self.guard: Guardrail | None = None
+        self.made: Callable[[int], None] = lambda number: None  # noqa: ARG005
+        """Told each version that the learner as it is has become."""
         self._champion: Snapshot | None = None
         self._rate = [0, 0]
         self._asked: set[str] = set()
@@ -113,6 +115,11 @@ class Releases:
             self._judge(self.trial)
         elif self._due():
             self._make(self._champion)
+
+    @property
+    def champion(self) -> Snapshot | None:
+        """The version that is served, as far as is known here."""
+        return self._champion
 
     def _due(self) -> bool:
         rows = self.trainer.at.rows - self._made_rows
@@ -196,6 +203,7 @@ class Releases:
             id=f"offset-{trainer.at.offset}-{digest_of(weights)[:16]}",
         )
         self._made_at, self._made_rows = self.clock(), trainer.at.rows
+        self.made(version.number)
         return version.number
 
     def _evidence(self, trial: Trial) -> Evidence:

@@ -22,6 +22,7 @@ from lifelong.core.errors import LogError
 from lifelong.serve.auth import Keys, Refused
 from lifelong.serve.batching import Answer, MicroBatcher
 from lifelong.serve.events import Event
+from lifelong.serve.paging import Page, page_of
 from lifelong.serve.schema import (
     Erase,
     Example,
@@ -67,6 +68,9 @@ class Parts:
         rollback: (version or None for the one before, reason, who) likewise.
         erase: (subject, who) removes what the api itself keeps of a subject. The event for the
             trainer is in the log before.
+        status: returns everything that the console shows.
+        quarantine: returns a page of the rows that were not learned from.
+        audit: returns a page of the decisions.
         first_of: the offset of the first event of a subject; of the next event if there is none.
         learned_until: the last offset that a version had learned from.
         choose: which arm answers a subject, or the id of a request without one.
@@ -92,6 +96,9 @@ class Parts:
     promote: Callable[[int, str, str], Awaitable[int]] = _unsupported
     rollback: Callable[[int | None, str, str], Awaitable[int]] = _unsupported
     erase: Callable[[str, str], Awaitable[None]] = _unsupported
+    status: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
+    quarantine: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
+    audit: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
     first_of: Callable[[str], int] = lambda _: 1
     learned_until: Callable[[int], int] = lambda _: 0
     choose: Callable[[str], Arm] = lambda _: "champion"
@@ -219,6 +226,18 @@ class Routes:
                 "versions": await self.parts.versions(),
             },
         )
+
+    async def status(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
+        """Return everything that the console shows."""
+        return Reply(200, {**await self.parts.status(), "caller": caller})
+
+    async def quarantine(self, caller: str, query: bytes) -> Reply:  # noqa: ARG002
+        """Return rows that were not learned from."""
+        return Reply(200, {"rows": await self.parts.quarantine(page_of(query))})
+
+    async def audit(self, caller: str, query: bytes) -> Reply:  # noqa: ARG002
+        """Return decisions."""
+        return Reply(200, {"entries": await self.parts.audit(page_of(query))})
 
     async def promote(self, caller: str, body: bytes) -> Reply:
         """Serve a version."""

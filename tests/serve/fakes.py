@@ -104,6 +104,14 @@ class FakeVersions:
         self.erased.append(subject)
 
 
+async def told() -> dict:
+    return {"champion": 1}
+
+
+async def page_told(page) -> list:
+    return [{"after": page.after, "limit": page.limit, "before": page.before}]
+
+
 class Constant(nn.Module):
     """Give the same number for every class of every row."""
 
@@ -140,6 +148,9 @@ def parts(events: FakeLog | None = None, **settings) -> Parts:
         "promote": versions.promote,
         "rollback": versions.rollback,
         "erase": versions.erase,
+        "status": told,
+        "quarantine": page_told,
+        "audit": page_told,
     }
     return Parts(**{**given, **settings})
 
