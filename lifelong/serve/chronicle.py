@@ -188,7 +188,8 @@ class Chronicle:
     def _went_back(self) -> None:
         """Forget what was measured of a learner that is no more; what was served stays."""
         offset = self.trainer.at.offset
-        self.matrix = [row for row in self.matrix if row.offset <= offset]
+        # The event that ended a period is the one after the row's offset.
+        self.matrix = [row for row in self.matrix if row.offset < offset]
         self._closed = [0, 0]
         right, all_ = self.trainer.at.correct
         self._window = deque([(right, all_)])

@@ -51,7 +51,7 @@ class Ended(Struct):
     Attributes:
         period: its number.
         group: under which its anchors are kept: its task, or its number.
-        offset: of the last event before the end.
+        offset: of the last event before the one that ended it.
         accuracy: on the anchors of each task or period.
     """
 
