@@ -164,7 +164,7 @@ class Status:
                 problems = [str(error)]
             self._checked = {"problems": problems[:10], "checked": self.clock()}
             # All of it is read: at most a twentieth of the time goes into that.
-            self._again = start + max(2.0, 20 * (self.pace() - start))
+            self._again = start + max(5.0, 20 * (self.pace() - start))
         return {"entries": entries, "head": head, "tail": tail[::-1], **self._checked}
 
     def _follow(self, entries: int) -> None:

@@ -107,6 +107,7 @@ export function signed(x, digits) {
 
 export function rate(x) {
   if (!known(x)) return "–";
+  if (x === 0) return "0";
   return x >= 100 ? grouped.format(x) : x.toFixed(x >= 10 ? 1 : 2);
 }
 

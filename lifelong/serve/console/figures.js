@@ -15,7 +15,7 @@ function figure(name, value, unit, more) {
   return el(
     "div", null,
     el("dt", null, name),
-    el("dd", { class: "value" }, value, unit ? el("span", { class: "unit" }, ` ${unit}`) : null),
+    el("dd", { class: "value" }, value, unit && value !== "–" ? el("span", { class: "unit" }, ` ${unit}`) : null),
     el("dd", { class: "more" }, more),
   );
 }
@@ -85,7 +85,7 @@ export function showMatrix(matrix, kind) {
   refresh(byId("matrix"), matrix, () => {
     if (!matrix?.rows.length) return empty("No period has ended yet; each adds a row.");
     const cell = (value) => known(value)
-      ? el("td", { class: `h${Math.round(10 * value)}` }, (100 * value).toFixed(1))
+      ? el("td", { class: `h${Math.round(10 * value)}` }, value === 1 ? "100" : (100 * value).toFixed(1))
       : el("td", { class: "none" }, "–");
     const heads = [th(`After \\ ${kind}`), ...matrix.groups.map((group) => th(String(group)))];
     const body = el("tbody", null, matrix.rows.map((row) =>
