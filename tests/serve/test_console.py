@@ -329,7 +329,7 @@ def test_a_phone_needs_no_scrolling_to_the_side(shown):
     shown.press(Keys.ESCAPE)
 
 
-def test_it_can_be_used_without_seeing_or_motion(shown):
+def test_it_can_be_used_without_seeing_or_motion(service, shown):
     shown.emulate(motion="reduce")
     none_moves = """return [...document.querySelectorAll('*')].every((node) =>
         getComputedStyle(node).transitionDuration === '0s' && !node.getAnimations().length)"""
@@ -342,11 +342,14 @@ def test_it_can_be_used_without_seeing_or_motion(shown):
     assert shown.run(unnamed) == []
     heads = "return [...document.querySelectorAll('th')].every((th) => th.hasAttribute('scope'))"
     assert shown.run(heads)
-    parts = """return ['header', 'main', 'h1', '[aria-live]', 'svg[role=img]', 'caption']
+    service.teach(60, seed=9)
+    charts = "return document.querySelectorAll('svg[role=img]').length"
+    # The rates have to be counted for ten seconds since the api was killed.
+    until(lambda: shown.run(charts) >= 3)
+    parts = """return ['header', 'main', 'h1', '[aria-live]', 'caption']
         .map((selector) => document.querySelectorAll(selector).length)"""
-    header, main, h1, live, charts, captions = shown.run(parts)
+    header, main, h1, live, captions = shown.run(parts)
     assert (header, main, h1, live) == (1, 1, 1, 1)
-    assert charts >= 3
     assert captions >= 5
 
 
