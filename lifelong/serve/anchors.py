@@ -67,6 +67,10 @@ class Anchors:
             if not kept:
                 del self._groups[group]
 
+    def count(self, group: int) -> int:
+        """Count the rows of a group."""
+        return len(self._groups[group])
+
     def rows(self, group: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return features, labels and tasks of a group, (rows, ...) each."""
         held = self._groups[group]

@@ -28,11 +28,14 @@ from lifelong.serve.deployment import Deployment
 from lifelong.serve.events import Event
 from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.paging import Page
+from lifelong.serve.quarantine import refused
 from lifelong.serve.receipts import Receipts
 from lifelong.serve.registry import Registry
 from lifelong.serve.retention import Retention
 from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Snapshot
+from lifelong.serve.status import Status
 from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
 
@@ -76,6 +79,9 @@ class Api:
         self.appender = Appender(self.log)
         self._last_tick = 0  # rows may wait since before this process
         self._deciding_at = -math.inf
+        self.status = Status(
+            config.folder, self.log, self.audit, self._serving, mode=config.release.mode
+        )
         self.metrics = CollectorRegistry()
         self.metrics.register(TrainerStatus(config.folder / "trainer"))
         self.metrics.register(LogStatus(self.log))
@@ -124,6 +130,9 @@ class Api:
             receipt=self.receipt,
             named=self.receipts.name,
             choose=self.deployment.choose,
+            status=lambda: _aside(self.status.now),
+            quarantine=lambda page: _aside(lambda: self._refused(page)),
+            audit=lambda page: _aside(lambda: self._audited(page)),
             first_of=self.first_of,
             traces_of=self.traces_of,
             learned_until=self.learned_until,
@@ -139,10 +148,11 @@ class Api:
             ticking = asyncio.create_task(self._tick())
             telling = asyncio.create_task(self._tell(address))
             retaining = asyncio.create_task(self._retain())
+            counting = asyncio.create_task(self._count())
             try:
                 yield
             finally:
-                for task in (ticking, telling, retaining):
+                for task in (ticking, telling, retaining, counting):
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
@@ -288,6 +298,30 @@ class Api:
             return keys
         made = [Key(k.name, frozenset(k.roles), k.sha256, k.rate) for k in self.config.keys]
         return Keys([*made, Key("trainer", frozenset({"operate"}), hash_of(own))])
+
+    def _serving(self) -> tuple[int, int | None]:
+        challenger = self.deployment.holder.challenger
+        return (
+            self.deployment.holder.current.version,
+            None if challenger is None else challenger.version,
+        )
+
+    def _refused(self, page: Page) -> list[dict[str, Any]]:
+        folder = self.config.folder / "trainer"
+        return refused(folder, page.limit, after=page.after, before=page.before)
+
+    def _audited(self, page: Page) -> list[dict[str, Any]]:
+        if page.before is None:
+            return self.audit.entries(page.after, page.limit)
+        last = min(page.before - 1, self.audit.head()[0])
+        first = max(page.after, last - page.limit)
+        return self.audit.entries(first, max(last - first, 0))[::-1]
+
+    async def _count(self) -> None:
+        """Count the events each second, for their rates."""
+        while True:
+            await _aside(self.status.sample)
+            await asyncio.sleep(1.0)
 
     async def _tick(self) -> None:
         """Write a tick into the log where rows may wait for a full batch."""

@@ -26,6 +26,8 @@ from lifelong import __version__
 from lifelong.core.errors import InvalidBatch, LifelongError, LogError, UnknownTask
 from lifelong.serve.auth import Refused, Role
 from lifelong.serve.document import describe
+from lifelong.serve.pages import add_console
+from lifelong.serve.paging import MOST
 from lifelong.serve.routes import Parts, Reply, Routes
 from lifelong.serve.schema import (
     Challenge,
@@ -59,6 +61,15 @@ _BODY_ERRORS = {
     422: "Not as expected",
 }
 
+_PAGED = [
+    {"name": name, "in": "query", "description": text, "schema": {"type": "integer", **bounds}}
+    for name, text, bounds in (
+        ("after", "What follows this number, the oldest first", {"minimum": 0, "default": 0}),
+        ("limit", "How many at most", {"minimum": 1, "maximum": MOST, "default": 100}),
+        ("before", "What is below this number, the newest first", {"minimum": 1}),
+    )
+]
+
 
 @dataclass(frozen=True)
 class _Route:
@@ -72,6 +83,7 @@ class _Route:
     body: Any = None
     sent: tuple[Any, ...] = ()
     status: int = 200
+    paged: bool = False
 
 
 _X = [0.0, 0.5, 1.0, 0.25]
@@ -198,6 +210,29 @@ ROUTES = (
         Erased,
         ({"state": "learner rebuilt", "upto": 9, "facts": {}},),
     ),
+    _Route(
+        "/status",
+        "operate",
+        lambda routes: routes.status,
+        "Everything that the console shows",
+        {"time": 1.7e9, "champion": 3, "trainer": {"state": "alive", "behind": 0}},
+    ),
+    _Route(
+        "/quarantine",
+        "operate",
+        lambda routes: routes.quarantine,
+        "Rows that were not learned from: where, why and whose; never their features",
+        {"rows": [{"offset": 7, "reason": "schema", "source": "shop"}]},
+        paged=True,
+    ),
+    _Route(
+        "/audit",
+        "operate",
+        lambda routes: routes.audit,
+        "Decisions, each with the hash of the one before",
+        {"entries": [{"n": 1, "action": "promote", "actor": "trainer"}]},
+        paged=True,
+    ),
 )
 
 
@@ -229,6 +264,7 @@ def create_app(
     for route in ROUTES:
         _add(app, route, _guarded(parts, route, routes, meters))
     _add_probes(app, parts, routes)
+    add_console(app)
     app.add_exception_handler(HTTPException, _unrouted)
     app.openapi = lambda: _openapi(app, parts)  # type: ignore[method-assign]
     return app
@@ -305,6 +341,8 @@ def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> En
                 body = await _body(request, parts)
             elif request.path_params:
                 body = str(request.path_params["id"]).encode(errors="replace")
+            elif route.paged:
+                body = request.scope["query_string"]
             response = _json(*await work(caller, body))
         except Exception as error:
             response = _failure(error, route)
@@ -424,6 +462,8 @@ def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
     """Add a route with its documentation."""
     error = {"error": {"what": "what was received", "how": "what to send instead"}}
     errors = _ERRORS if route.body is None else {**_ERRORS, **_BODY_ERRORS}
+    if route.paged:
+        errors = {**errors, 422: _BODY_ERRORS[422]}
     answers: dict[int | str, dict[str, Any]] = {
         status: {"description": text, "content": {"application/json": {"example": error}}}
         for status, text in errors.items()
@@ -433,6 +473,8 @@ def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
         "content": {"application/json": {"example": route.answer}},
     }
     extra: dict[str, Any] = {"security": [{"key": []}, {"bearer": []}]}
+    if route.paged:
+        extra["parameters"] = _PAGED
     if route.body is not None:
         [schema], _ = _schemas(route.body)
         examples = {f"example {n}": {"value": sent} for n, sent in enumerate(route.sent, 1)}

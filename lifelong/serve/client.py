@@ -190,6 +190,14 @@ class Client:
         """
         return self._send("GET", "/versions", None)
 
+    def status(self) -> dict[str, Any]:
+        """Return everything that the console shows.
+
+        Raises:
+            ServiceError: as `predict`.
+        """
+        return self._send("GET", "/status", None)
+
     def promote(self, version: int, reason: str, *, id: str | None = None) -> dict[str, Any]:
         """Have a version served.
 

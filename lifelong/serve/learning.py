@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 
 from lifelong.core.errors import LifelongError, LogError
 from lifelong.serve.api import INTERNAL
+from lifelong.serve.chronicle import Chronicle
 from lifelong.serve.client import Client
 from lifelong.serve.config import Config
+from lifelong.serve.contest import Contest
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.progress import Progress, read_progress
 from lifelong.serve.registry import Registry
 from lifelong.serve.releases import Releases
 from lifelong.serve.retention import Floor, Keep
@@ -78,6 +81,11 @@ class Learning:
             self.trainer.quarantine,
             Keep.of(config.log.keep),
         )
+        before = read_progress(config.folder / "trainer" / "status.json")
+        known = before if isinstance(before, Progress) else None
+        self.chronicle = Chronicle(self.trainer, known)
+        self.contest = Contest(None if known is None else known.trial)
+        self.releases.made = self.chronicle.made
         self.stopping = False
         self._told = self._again = 0.0
 
@@ -88,6 +96,7 @@ class Learning:
             taken = self.trainer.step(200)
             if time.monotonic() >= self._again:
                 self._release()
+            self.chronicle.look(self.releases.champion)
             self._tell()
             if not taken:
                 time.sleep(IDLE)
@@ -108,11 +117,18 @@ class Learning:
         self.stopping = True
 
     def status(self) -> dict[str, Any]:
-        """Say how far it is, for people to see."""
+        """Say how far it is, for people to see; all that `Progress` has, and some more."""
         trainer, releases = self.trainer, self.releases
         trial, judgement = releases.trial, releases.judgement
         correct, rows = trainer.at.correct
+        running = None
+        if trial is not None:
+            running = (trial.candidate.version, trial.champion.version, trial.shadow)
+        self.contest.look(running, judgement)
         return {
+            **self.chronicle.status(),
+            "trial": self.contest.last,
+            "guardrail": None if releases.guard is None else releases.guard.report,
             "time": time.time(),
             "pid": os.getpid(),
             "offset": trainer.at.offset,
@@ -120,8 +136,8 @@ class Learning:
             "rows": trainer.at.rows,
             "steps": trainer.learner.steps,
             "period": trainer.at.period,
+            "task": trainer.at.task,
             "accuracy_before_learning": correct / rows if rows else None,
-            "anchors": {str(g): len(trainer.anchors.rows(g)[1]) for g in trainer.anchors.groups},
             "anchor_accuracy": releases.on_anchors,
             "checkpoint": {"offset": trainer.saved, "time": trainer.saved_at},
             "quarantine": trainer.quarantine.counts(),
@@ -139,9 +155,9 @@ class Learning:
         path = self.config.folder / "trainer" / "status.json"
         temporary = path.with_name(".status.json")
         try:
-            temporary.write_text(json.dumps(self.status()))
+            temporary.write_bytes(msgspec.json.encode(self.status()))
             temporary.replace(path)
-        except OSError as error:  # people can do without
+        except OSError as error:  # a full disk: learning goes on
             _log.warning("cannot write %s: %s", path, error.strerror)
 
     def _ask(self, what: str, body: dict[str, Any]) -> None:

@@ -6,10 +6,14 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import apsw
 
 from lifelong.core.errors import LogError
+
+LAST = 2**63 - 1
+"""An offset above all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +116,52 @@ class Quarantine:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def refused_counts(folder: Path) -> dict[str, int]:
+    """Count the rows in another process's quarantine, by reason; {} where there is none yet.
+
+    Raises:
+        LogError: the file cannot be read.
+    """
+    found = _read(folder, "select reason, count(*) from refused group by 1 order by 1")
+    return dict(found)
+
+
+def refused(
+    folder: Path, limit: int, *, after: int = 0, before: int | None = None
+) -> list[dict[str, Any]]:
+    """Return rows of another process's quarantine: offset, reason and source, never features.
+
+    A detail may quote what was received, and an id may name a person: both stay where they are.
+
+    Args:
+        folder: of the quarantine.
+        limit: how many rows at most.
+        after: an offset; the rows above it come in order.
+        before: an offset; if it is not None, those of them that are below it, the newest first.
+
+    Raises:
+        LogError: the file cannot be read.
+    """
+    query = "select offset, reason, source from refused where offset > ? and offset < ?"
+    order = "asc" if before is None else "desc"
+    bound = LAST if before is None else before
+    found = _read(folder, f"{query} order by offset {order} limit ?", (after, bound, limit))
+    return [{"offset": offset, "reason": why, "source": who} for offset, why, who in found]
+
+
+def _read(folder: Path, query: str, values: tuple[int, ...] = ()) -> list[Any]:
+    path = folder / "quarantine.db"
+    if not path.exists():
+        return []
+    try:
+        # Opened for each reading: the trainer may delete or replace the file at any time.
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            db.set_busy_timeout(1000)
+            return db.execute(query, values).fetchall()
+        finally:
+            db.close()
+    except apsw.Error as error:
+        raise LogError(f"{path} cannot be read: {error}") from error

@@ -72,6 +72,8 @@ class Releases:
         self.on_anchors: dict[str, float] = {}
         """What champion and candidate got right of all anchors, when they were last compared."""
         self.guard: Guardrail | None = None
+        self.made: Callable[[int], None] = lambda number: None  # noqa: ARG005
+        """Told each version that the learner as it is has become."""
         self._champion: Snapshot | None = None
         self._before: Snapshot | None = None
         """The champion that the guarded one has replaced."""
@@ -98,6 +100,11 @@ class Releases:
             self._roll(self.rollout)
         elif self.trial is None and self._due():
             self._make(self._champion)
+
+    @property
+    def champion(self) -> Snapshot | None:
+        """The version that is served, as far as is known here."""
+        return self._champion
 
     def targets(self) -> list[int]:
         """Return the last offsets of the champion and of the one before, to go back to."""
@@ -185,6 +192,7 @@ class Releases:
             id=f"offset-{trainer.at.offset}-{digest_of(weights)[:16]}",
         )
         self._made_at, self._made_rows = self.clock(), trainer.at.rows
+        self.made(version.number)
         return version.number
 
     def _evidence(self, trial: Trial) -> Evidence:

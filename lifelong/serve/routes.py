@@ -22,6 +22,7 @@ from lifelong.core.errors import LogError
 from lifelong.serve.auth import Keys, Refused
 from lifelong.serve.batching import Answer, MicroBatcher
 from lifelong.serve.events import Event
+from lifelong.serve.paging import Page, page_of
 from lifelong.serve.schema import (
     Challenge,
     Erase,
@@ -87,6 +88,9 @@ class Parts:
             an offset, and returns which those were.
         receipt: of an erasure, by its event's offset; None if there is none.
         named: what a subject is called in an erasure's event, which stays in the log.
+        status: returns everything that the console shows.
+        quarantine: returns a page of the rows that were not learned from.
+        audit: returns a page of the decisions.
         first_of: the offset of the first event of a subject; of the next event if there is none.
         traces_of: what was learned from a subject's events that the log no longer has, for the
             erasure event: {"forget": keys of rows, "first": offset, "unknown": offset}.
@@ -124,6 +128,9 @@ class Parts:
     erased: Callable[[str, int, dict[str, Any]], Awaitable[list[int]]] = _unsupported
     receipt: Callable[[int], Awaitable[dict[str, Any] | None]] = _unsupported
     named: Callable[[str], str] = str
+    status: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
+    quarantine: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
+    audit: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
     first_of: Callable[[str], int] = lambda _: 1
     traces_of: Callable[[str], dict[str, Any]] = lambda _: {}
     learned_until: Callable[[int], int] = lambda _: 0
@@ -260,6 +267,18 @@ class Routes:
                 "versions": await self.parts.versions(),
             },
         )
+
+    async def status(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
+        """Return everything that the console shows."""
+        return Reply(200, {**await self.parts.status(), "caller": caller})
+
+    async def quarantine(self, caller: str, query: bytes) -> Reply:  # noqa: ARG002
+        """Return rows that were not learned from."""
+        return Reply(200, {"rows": await self.parts.quarantine(page_of(query))})
+
+    async def audit(self, caller: str, query: bytes) -> Reply:  # noqa: ARG002
+        """Return decisions."""
+        return Reply(200, {"entries": await self.parts.audit(page_of(query))})
 
     async def promote(self, caller: str, body: bytes) -> Reply:
         """Serve a version."""

@@ -128,6 +128,12 @@ class Trainer:
         """Shown each batch before it is learned from, with where its rows came from."""
         self.before: Callable[[], None] = lambda: None
         """Called before whatever changes the learner: each step, and each new period."""
+        self.completed: Callable[[Event], None] = lambda event: None  # noqa: ARG005
+        """Shown each event that makes a row whole, before the row is taken in."""
+        self.learned: Callable[[list[int]], None] = lambda offsets: None  # noqa: ARG005
+        """Told after each step at which offsets its rows became whole."""
+        self.closing: Callable[[], None] = lambda: None
+        """Called when a period has been learned in full, before the next one begins."""
         self._came: list[tuple[int, str, str | None]] = []
         """Of each row that waits: its offset, id and source."""
         self.saved_at: float | None = None
@@ -230,6 +236,7 @@ class Trainer:
         if event.kind == "tick":
             self._learn()
         elif (row := labelled(self.log, event)) is not None:
+            self.completed(event)
             self._row(row)
         if self.plan.period and self.at.in_period >= self.plan.period:
             self._begin(self.at.task)
@@ -317,6 +324,7 @@ class Trainer:
         self.at.in_period += len(kept)
         self.window.extend(rows.rows(kept))
         self.window = self.window.last(self.plan.window)
+        self.learned([came[index][0] for index in kept])
 
     def _usual(self, rows: Table, came: list[tuple[int, str, str | None]]) -> list[int]:
         """Say which rows look like the others, and put the rest into quarantine."""
@@ -350,6 +358,8 @@ class Trainer:
             self.learner.end_task(list(self.window.batches(self.plan.batch)))
         elif self.at.period >= 0:
             self.learner.current = None
+        if self.at.period >= 0:
+            self.closing()
         self.at.period += 1
         self.at.in_period, self.at.task, self.at.sources = 0, task, {}
         self.at.correct = [0, 0]

@@ -135,6 +135,14 @@ class FakeVersions:
         return self.receipts.get(erasure)
 
 
+async def told() -> dict:
+    return {"champion": 1}
+
+
+async def page_told(page) -> list:
+    return [{"after": page.after, "limit": page.limit, "before": page.before}]
+
+
 class Constant(nn.Module):
     """Give the same number for every class of every row."""
 
@@ -178,6 +186,9 @@ def parts(events: FakeLog | None = None, **settings) -> Parts:
         "removed": versions.removed,
         "erased": versions.gone,
         "receipt": versions.receipt,
+        "status": told,
+        "quarantine": page_told,
+        "audit": page_told,
     }
     return Parts(**{**given, **settings})
 

@@ -648,7 +648,8 @@ def test_an_erasure_tells_how_far_it_has_come():
         ],
         key="operate",
     )
-    assert asked.json() == {"id": "erasure:x", "offset": 1}
+    exact = {"exact": True, "trimmed": 0, "unknown_until": 0}
+    assert asked.json() == {"id": "erasure:x", "offset": 1, **exact}
     told = removed.json()
     assert (told["id"], told["state"], told["removed"]) == ("erasure:x", "log removed", 3)
     assert done.json() == {"erasures": [1]}
