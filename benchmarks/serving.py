@@ -114,7 +114,7 @@ def appended(stack: contextlib.ExitStack) -> Any:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     log = stack.enter_context(SQLiteLog(folder, write=True))
     appender = stack.enter_context(Appender(log))
-    return appender.submit, log.find
+    return appender.send, log.find
 
 
 @contextlib.contextmanager
