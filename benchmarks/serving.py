@@ -1,6 +1,7 @@
 """Time single-row predictions over HTTP against a route of FastAPI that does nothing.
 
-    python benchmarks/serving.py [--seconds 3] [--clients 16] [--log memory|durable] [--threaded]
+    python benchmarks/serving.py [--seconds 3] [--clients 16] [--threaded]
+                                 [--log memory|async|durable]
 
 Each app runs under uvicorn (uvloop, httptools) in its own process on one thread; the model is an
 MLP 64-100-100-10. The load comes from wrk where it is on PATH, else from a client on raw sockets
@@ -93,9 +94,11 @@ def predicting_app(log: str, threaded: bool, stack: contextlib.ExitStack) -> Any
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     holder = Holder(Snapshot(1, nn.Sequential(*layers[:-1])))
     keys = Keys([Key("bench", frozenset({"predict"}), hash_of("bench"))])
-    submit, find = appended(stack) if log == "durable" else in_memory()
+    submit, find = in_memory() if log == "memory" else appended(stack)
     schema = Schema((SIZE,), classes=10)
-    return create_app(Parts(schema, holder, submit, find, keys=keys, threaded=threaded))
+    answers: Any = "async" if log == "async" else "durable"
+    parts = Parts(schema, holder, submit, find, keys=keys, threaded=threaded, log=answers)
+    return create_app(parts)
 
 
 def in_memory() -> Any:
@@ -114,7 +117,7 @@ def appended(stack: contextlib.ExitStack) -> Any:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     log = stack.enter_context(SQLiteLog(folder, write=True))
     appender = stack.enter_context(Appender(log))
-    return appender.submit, log.find
+    return appender.send, log.find
 
 
 @contextlib.contextmanager
@@ -221,7 +224,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--log", choices=("memory", "durable"), default="durable")
+    parser.add_argument("--log", choices=("memory", "async", "durable"), default="durable")
     parser.add_argument("--threaded", action="store_true")
     options = parser.parse_args()
     rounds: dict[str, list[Figures]] = {"empty": [], "predict": []}

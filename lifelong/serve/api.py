@@ -114,7 +114,7 @@ class Api:
         parts = Parts(
             schema=schema,
             holder=self.deployment.holder,
-            submit=self.appender.submit,
+            submit=self.appender.send,
             find=self.log.find,
             keys=self._with_trainer(keys),
             versions=self.versions,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import math
@@ -19,13 +18,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lifelong import __version__
 from lifelong.core.errors import InvalidBatch, LifelongError, LogError, UnknownTask
 from lifelong.serve.auth import Refused, Role
 from lifelong.serve.document import describe
+from lifelong.serve.door import Direct, door_headers, read_body, send_json
 from lifelong.serve.pages import add_console
 from lifelong.serve.paging import MOST
 from lifelong.serve.routes import Parts, Reply, Routes
@@ -261,8 +262,13 @@ def create_app(
     meters.watch(routes)
     app = FastAPI(title="lifelong", version=__version__, lifespan=_closing(routes, lifespan))
     app.router.route_class = _Direct
+    doors: dict[tuple[str, str], ASGIApp] = {}
     for route in ROUTES:
-        _add(app, route, _guarded(parts, route, routes, meters))
+        door = _guarded(parts, route, routes, meters)
+        if "{" not in route.path:  # else the framework finds what is in its place
+            doors[_method(route), route.path] = door
+        _add(app, route, door)
+    app.add_middleware(Direct, doors=doors)
     _add_probes(app, parts, routes)
     add_console(app)
     app.add_exception_handler(HTTPException, _unrouted)
@@ -325,29 +331,30 @@ class _Meters:
         )
 
 
-def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> Endpoint:
+def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> ASGIApp:
     """Let a request in, have the work done, and measure and log what came of it."""
     work = route.work(routes)
     seconds = meters.seconds.labels(route.path)
     counts = {200: meters.requests.labels(route.path, "200")}
 
-    async def endpoint(request: Request) -> Response:
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
         start = time.perf_counter()
-        caller, body = None, b""
+        caller, body, failed = None, b"", None
         try:
-            host = None if request.client is None else request.client.host
-            caller = parts.keys.admit(request.headers, host, route.role)
+            headers, client = door_headers(scope), scope.get("client")
+            caller = parts.keys.admit(headers, client and client[0], route.role)
             if route.body is not None:
-                body = await _body(request, parts)
-            elif request.path_params:
-                body = str(request.path_params["id"]).encode(errors="replace")
+                body = await read_body(headers, receive, parts.most_bytes, parts.seconds_to_send)
+            elif "{" in route.path:
+                body = str(scope["path_params"]["id"]).encode(errors="replace")
             elif route.paged:
-                body = request.scope["query_string"]
-            response = _json(*await work(caller, body))
+                body = scope["query_string"]
+            status, content = await work(caller, body)
+            answer = msgspec.json.encode(content)
         except Exception as error:
-            response = _failure(error, route)
+            failed = _failure(error, route)
+            status = failed.status_code
         took = time.perf_counter() - start
-        status = response.status_code
         if status not in counts:
             counts[status] = meters.requests.labels(route.path, str(status))
         counts[status].inc()
@@ -356,40 +363,12 @@ def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> En
             line = {"time": parts.clock(), "route": route.path, "status": status, "key": caller}
             line.update(ms=round(took * 1000, 3), bytes=len(body))
             _access.info(msgspec.json.encode(line).decode())
-        return response
+        if failed is None:
+            await send_json(send, status, answer)
+        else:
+            await failed(scope, receive, send)
 
-    return endpoint
-
-
-async def _body(request: Request, parts: Parts) -> bytes:
-    """Read a body, no further than its limit."""
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        what = f"a body of the type {kind[:60]!r}" if kind else "a body without a type"
-        raise Refused(415, what, "send JSON with Content-Type: application/json")
-    if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise Refused(415, f"a body encoded as {encoding[:60]!r}", "send it as it is")
-    most = parts.most_bytes
-    length = request.headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()) or len(length) > 15 or int(length) > most:
-        raise _too_large(most)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(parts.seconds_to_send):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise _too_large(most)
-    except TimeoutError:
-        what = f"{len(body)} bytes of a body after {parts.seconds_to_send:g} seconds"
-        raise Refused(408, what, "send it faster, or in parts") from None
-    except ClientDisconnect:
-        raise Refused(400, "half a body", "stay connected until the answer comes") from None
-    return bytes(body)
-
-
-def _too_large(most: int) -> Refused:
-    return Refused(413, f"a body of more than {most} bytes", f"send at most {most} bytes at once")
+    return door
 
 
 def _failure(error: Exception, route: _Route) -> Response:
@@ -458,8 +437,16 @@ def _add_probes(app: FastAPI, parts: Parts, routes: Routes) -> None:
         app.add_api_route(path, endpoint, summary=about, name=path, response_class=Response)
 
 
-def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
+def _method(route: _Route) -> str:
+    return "GET" if route.body is None else "POST"
+
+
+def _add(app: FastAPI, route: _Route, door: ASGIApp) -> None:
     """Add a route with its documentation."""
+
+    async def endpoint(_: Request) -> Any:
+        return door
+
     error = {"error": {"what": "what was received", "how": "what to send instead"}}
     errors = _ERRORS if route.body is None else {**_ERRORS, **_BODY_ERRORS}
     if route.paged:
@@ -483,7 +470,7 @@ def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
     app.add_api_route(
         route.path.replace("{id}", "{id:path}"),  # an id may hold slashes
         endpoint,
-        methods=["GET" if route.body is None else "POST"],
+        methods=[_method(route)],
         name=route.path,
         status_code=route.status,
         summary=route.about,

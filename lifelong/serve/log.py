@@ -8,8 +8,7 @@ itself. Every offset up to the last is either in `events` or in `gone`, so a los
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ import apsw
 from lifelong.core.errors import LogError
 from lifelong.serve import trimming
 from lifelong.serve.events import KINDS, Event, Kind
+from lifelong.serve.inserting import insert
 from lifelong.serve.log_check import problems
-from lifelong.serve.records import COLUMNS, Conflict, InvalidEvent, digest_of, event_of, row_of
+from lifelong.serve.records import COLUMNS, Conflict, InvalidEvent, event_of, row_of
 from lifelong.serve.store import LAST, Store
 from lifelong.serve.trimming import Traces
 
 __all__ = ["Conflict", "InvalidEvent", "SQLiteLog"]
 
 _CHUNK = 1_000
-_INSERT = f"INSERT INTO events({COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?)"
 _OF_SUBJECT = """
     SELECT offset FROM events WHERE subject = ?1 AND kind != 'erasure' UNION
     SELECT label.offset FROM events p JOIN events label ON label.about = p.id
@@ -79,7 +78,7 @@ class SQLiteLog:
         rows = [row_of(event) for event in events]
         with self._store.writing("append") as db:
             offsets = []
-            for result in self._insert(db, rows):
+            for result in insert(self._store, db, rows):
                 if isinstance(result, Conflict):
                     raise result
                 offsets.append(result)
@@ -94,7 +93,7 @@ class SQLiteLog:
             except InvalidEvent as error:
                 rows.append(error)
         with self._store.writing("append") as db:
-            good = iter(self._insert(db, (row for row in rows if isinstance(row, tuple))))
+            good = iter(insert(self._store, db, [row for row in rows if isinstance(row, tuple)]))
             return [next(good) if isinstance(row, tuple) else row for row in rows]
 
     def read(self, after: int, limit: int) -> list[Event]:
@@ -286,40 +285,6 @@ class SQLiteLog:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def _insert(self, db: apsw.Connection, rows: Iterable[tuple[Any, ...]]) -> list[int | Conflict]:
-        last = db.execute(LAST).get
-        any_gone = db.execute("SELECT EXISTS(SELECT 1 FROM gone)").get
-        results: list[int | Conflict] = []
-        added: Counter[str] = Counter()
-        for row in rows:
-            known = db.execute("SELECT offset FROM events WHERE id = ?", (row[1],)).get
-            if known is None and any_gone:
-                gone = "SELECT offset FROM gone WHERE key = ?"
-                if (
-                    offset := db.execute(gone, (trimming.key(self._store, row[1]),)).get
-                ) is not None:
-                    results.append(offset)
-                    continue
-            if known is None:
-                last += 1
-                db.execute(_INSERT, (*row, last, digest_of(*row, last)))
-                added[row[0]] += 1
-            results.append(last if known is None else self._again(db, row, known))
-        trimming.count(db, added)
-        self._store.given = last
-        return results
-
-    def _again(self, db: apsw.Connection, row: tuple[Any, ...], offset: int) -> int | Conflict:
-        first = self._store.fetch(db, offset)
-        fields = {"kind": 0, "data": 3, "about": 4, "task": 5, "subject": 6}
-        other = [name for name, place in fields.items() if row[place] != first[place]]
-        if not other:
-            return offset
-        return Conflict(
-            f"event {row[1]!r} is in the log already, at offset {offset}, with another "
-            f"{', '.join(other)}; give what is new an id of its own"
-        )
 
     def _first(self, query: str, value: str) -> Event | None:
         with self._store.reading() as db:

@@ -23,6 +23,7 @@ from lifelong.serve.auth import Keys, Refused
 from lifelong.serve.batching import Answer, MicroBatcher
 from lifelong.serve.events import Event
 from lifelong.serve.paging import Page, page_of
+from lifelong.serve.records import Plain
 from lifelong.serve.schema import (
     Challenge,
     Erase,
@@ -111,7 +112,7 @@ class Parts:
 
     schema: Schema
     holder: Holder
-    submit: Callable[[Event], Future[int]]
+    submit: Callable[[Event], Future[int] | asyncio.Future[int]]
     find: Callable[[str], Event | None]
     keys: Keys = field(default_factory=Keys)
     versions: Callable[[], Awaitable[Sequence[dict[str, Any]]]] = _unsupported
@@ -193,7 +194,12 @@ class Routes:
             what = "both x and rows" if x else "neither x nor rows"
             raise Malformed(what, "send x for one row, or rows for several")
         schema = self.parts.schema
-        rows = schema.row(x)[None] if x else schema.rows(several, self.parts.batch_rows)
+        if x:
+            row, numbers = schema.read(x)
+            rows, features = row[None], [numbers]
+        else:
+            rows = schema.rows(several, self.parts.batch_rows)
+            features = schema.numbers(several, rows=True)
         id = request.id or _new_id()
         tasks = None if request.task is None else np.full(len(rows), request.task, np.int64)
         choice = self.parts.choose(request.subject or id)
@@ -201,20 +207,19 @@ class Routes:
         # A version that was swapped meanwhile answered another share than the one it was drawn for.
         meant = choice.version in (None, answer.version)
         items = self._items(answer, [id] if x else [f"{id}.{i}" for i in range(len(rows))])
-        features = [schema.numbers(x)] if x else schema.numbers(several, rows=True)
         now = self.parts.clock()
         events = [
             Event(
                 "prediction",
                 item["id"],
                 now,
-                {
-                    "x": row,
-                    "version": answer.version,
-                    "output": item["output"],
-                    "propensity": choice.propensity if meant else None,
+                Plain(
+                    x=row,
+                    version=answer.version,
+                    output=item["output"],
+                    propensity=choice.propensity if meant else None,
                     **({"slice": request.slice} if request.slice else {}),
-                },
+                ),
                 task=request.task,
                 subject=request.subject,
                 source=caller,
@@ -448,9 +453,9 @@ class Routes:
                 results.append(error)
         return results
 
-    async def _submit(self, events: list[Event]) -> list[Future[int]]:
+    async def _submit(self, events: list[Event]) -> list[Future[int] | asyncio.Future[int]]:
         """Queue events: all, or none where there is no room even for the first."""
-        futures: list[Future[int]] = []
+        futures: list[Future[int] | asyncio.Future[int]] = []
         for event in events:
             while True:
                 try:
@@ -474,7 +479,7 @@ class Routes:
         answer = Answer(version, np.array([output], np.float32))
         return {**self._items(answer, [event.id])[0], "output": output}
 
-    def _noted(self, future: Future[int]) -> None:
+    def _noted(self, future: Future[int] | asyncio.Future[int]) -> None:
         error = future.exception()
         if error is None:
             self._on_event("prediction")
@@ -487,8 +492,10 @@ def _new_id() -> str:
     return os.urandom(16).hex()
 
 
-def _result(future: Future[int]) -> asyncio.Future[int]:
+def _result(future: Future[int] | asyncio.Future[int]) -> asyncio.Future[int]:
     """Wait in the event loop for another thread; unlike `wrap_future`, never cancel its work."""
+    if not isinstance(future, Future):
+        return future
     loop = asyncio.get_running_loop()
     mine: asyncio.Future[int] = loop.create_future()
 

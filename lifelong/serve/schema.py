@@ -87,11 +87,20 @@ class Schema:
         Raises:
             Malformed: it is no list of numbers, of another shape, not finite or out of range.
         """
-        array = self._decode(bytes(data), 0, field)
+        return self.read(data, field)[0]
+
+    def read(self, data: bytes | Raw, field: str = "x") -> tuple[Array, list[Any]]:
+        """Do as `row`, and return the floats too, as they were sent, for the log.
+
+        Example:
+            >>> Schema((2,)).read(b"[1, 0.5]")
+            (array([1. , 0.5], dtype=float32), [1.0, 0.5])
+        """
+        array, numbers = self._decode(bytes(data), 0, field)
         if array.size != self.size or array.shape not in ((self.size,), self.shape):
             raise self._misshaped(array.shape, field)
         self._check(array, field)
-        return array.reshape(self.shape)
+        return array.reshape(self.shape), numbers
 
     def rows(self, data: bytes | Raw, most: int, field: str = "rows") -> Array:
         """Decode and check 1 to `most` rows, (rows, *shape).
@@ -103,7 +112,7 @@ class Schema:
             >>> Schema((2,)).rows(b"[[1, 2], [3, 4]]", most=8).tolist()
             [[1.0, 2.0], [3.0, 4.0]]
         """
-        array = self._decode(bytes(data), 1, field)
+        array, _ = self._decode(bytes(data), 1, field)
         if not 1 <= len(array) <= most:
             raise Malformed(f"{field}: {len(array)} rows", f"send 1 to {most} rows at once")
         if array.shape[1:] not in ((self.size,), self.shape):
@@ -153,7 +162,7 @@ class Schema:
             return float(value)
         raise Malformed(f"{field}: {shown(value)}", "send a finite number")
 
-    def _decode(self, data: bytes, outer: int, field: str) -> Array:
+    def _decode(self, data: bytes, outer: int, field: str) -> tuple[Array, list[Any]]:
         depth = _depth(data, outer + len(self.shape) + 1)
         try:
             numbers = _decoder(max(depth, 1)).decode(data)
@@ -161,7 +170,7 @@ class Schema:
             raise self._unlike(data, error, field) from None
         try:
             with np.errstate(over="ignore"):
-                return np.array(numbers, np.float32)
+                return np.array(numbers, np.float32), numbers
         except (ValueError, OverflowError):  # lists of unequal lengths
             raise Malformed(f"{field}: lists of unequal lengths", self._how(field)) from None
 
