@@ -110,7 +110,6 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(options: argparse.Namespace) -> int:
     if options.part == "core":
         return _run(options)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         from lifelong.demo.endless import serve_digits
         from lifelong.demo.loop import show_loop
@@ -121,10 +120,16 @@ def _demo(options: argparse.Namespace) -> int:
         print(f"the loop of the service is left out: {missing}", file=sys.stderr)
         return _run(options)
     out = options.out or Path("runs") / "demo"
-    if options.part == "serve":
-        serve_digits(out / "digits")
-        return 0
-    failed = show_loop(out / "loop")
+    # A service must not be left running, whichever signal ends this.
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    later, options.stopped = options.stopped, "; nothing is left running"
+    try:
+        if options.part == "serve":
+            serve_digits(out / "digits")
+        failed = show_loop(out / "loop")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    options.stopped = later
     if options.part == "all":
         print()
         _run(options)

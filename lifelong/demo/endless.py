@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from lifelong.demo.digits import PAIRS, Digits, write_files
 from lifelong.demo.service import DemoFailed, Service, check_unused, free_port
@@ -16,7 +17,7 @@ PHASE = 250
 FIRST_PORT = 8000
 
 
-def serve_digits(folder: Path, *, pace: float = 5.0) -> None:
+def serve_digits(folder: Path, *, pace: float = 5.0) -> NoReturn:
     """Serve digits until interrupted; started again in the folder, it goes on as it was.
 
     Args:
