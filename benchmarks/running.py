@@ -53,13 +53,13 @@ def until(done: Callable[[], Found], seconds: float, what: str) -> Found:
     return found
 
 
-def points(rows: int, seed: int, turn: int = 0) -> tuple[list[list[float]], list[int]]:
-    """Draw rows of four classes around fixed centres; `turn` renames the classes."""
+def points(rows: int, seed: int) -> tuple[list[list[float]], list[int]]:
+    """Draw rows of four classes around fixed centres."""
     chance = np.random.default_rng(seed)
     y = chance.integers(0, 4, rows)
     centres = np.random.default_rng(99).normal(size=(4, 6)) * 2
     x = centres[y] + chance.normal(size=(rows, 6)) * 0.5
-    return x.round(4).tolist(), ((y + turn) % 4).tolist()
+    return x.round(4).tolist(), y.tolist()
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -233,6 +234,8 @@ def run(path: Path) -> None:
         )
     )
     settle()
+    # Else the loop waits up to 5 ms for each piece of a decision that another thread works on.
+    sys.setswitchinterval(0.0005)
     server.run()
 
 
