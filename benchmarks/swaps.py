@@ -56,7 +56,17 @@ def wrk(service: Running, seconds: int) -> tuple[int, float, float]:
         "s.requests, l:percentile(50), l:percentile(99), "
         "e.status+e.connect+e.read+e.write+e.timeout)) end"
     )
-    words = ["wrk", "-t1", "-c8", f"-d{seconds}s", "-s", str(script), f"{service.url}/predict"]
+    words = [
+        "wrk",
+        "-t1",
+        "-c8",
+        f"-d{seconds}s",
+        "--timeout",
+        "30s",
+        "-s",
+        str(script),
+        f"{service.url}/predict",
+    ]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     requests, p50, p99, failed = map(int, text.split("FIGURES")[1].split()[:4])
     if failed:
