@@ -33,12 +33,19 @@ def learner():
     return Learner(net, SGD(net.parameters(), lr=0.1), [DERpp(64, rows=8)], seed=1)
 """
 # The pause before a process that dies again and again is started is short, so that many kills fit.
+# It ends with the process that started it, however that ends.
 START = """
-import sys
+import os, sys, threading, time
 from pathlib import Path
 from lifelong.serve import supervisor
 supervisor.LONGEST = 0.5
-supervisor.Supervisor(Path(sys.argv[1]), lambda text: print(text, flush=True)).run()
+running = supervisor.Supervisor(Path(sys.argv[1]), lambda text: print(text, flush=True))
+def watch(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    running.stop()
+threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+running.run()
 """
 Found = TypeVar("Found")
 
@@ -53,13 +60,13 @@ def until(done: Callable[[], Found], seconds: float, what: str) -> Found:
     return found
 
 
-def points(rows: int, seed: int, turn: int = 0) -> tuple[list[list[float]], list[int]]:
-    """Draw rows of four classes around fixed centres; `turn` renames the classes."""
+def points(rows: int, seed: int) -> tuple[list[list[float]], list[int]]:
+    """Draw rows of four classes around fixed centres."""
     chance = np.random.default_rng(seed)
     y = chance.integers(0, 4, rows)
     centres = np.random.default_rng(99).normal(size=(4, 6)) * 2
     x = centres[y] + chance.normal(size=(rows, 6)) * 0.5
-    return x.round(4).tolist(), ((y + turn) % 4).tolist()
+    return x.round(4).tolist(), y.tolist()
 
 
 def free_port() -> int:

@@ -16,9 +16,14 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from chaos import CONFIG
 from running import Running, points
 
+CONFIG = """
+learner: model.py:learner
+folder: state
+schema: {shape: [6], classes: 4}
+serve: {port: PORT}
+"""
 LIST = 200
 NAMES = ("api MB", "trainer MB", "folder MB", "log MB")
 

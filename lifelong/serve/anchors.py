@@ -19,14 +19,17 @@ class Anchors:
 
     Whether a row is one depends on its id alone, so no restart and no other row changes it. Of
     each group the `limit` rows with the smallest hashes are kept: a uniform sample of the group
-    whatever the order in which rows come. Those beyond the limit still never train.
+    whatever the order in which rows come. Those beyond the limit still never train. Where there are
+    more than `most` groups, every other one of the older half is dropped, so that memory is bounded
+    and the newer groups are the denser.
 
     Args:
         share: of the rows, between 0 and 1.
         limit: rows kept of each group.
+        most: groups kept, 4 or more.
 
     Raises:
-        ValueError: the share or the limit is out of range.
+        ValueError: the share or a limit is out of range.
 
     Example:
         >>> anchors = Anchors(share=0.5, limit=10)
@@ -34,13 +37,16 @@ class Anchors:
         True
     """
 
-    def __init__(self, share: float = 0.1, limit: int = 500) -> None:
+    def __init__(self, share: float = 0.1, limit: int = 500, most: int = 100) -> None:
         if not 0 <= share < 1:
             raise ValueError(f"anchors is {share}; it must be a share, 0 or more and below 1")
         if limit < 1:
             raise ValueError(f"the limit of anchors is {limit}; it must be 1 row or more")
+        if most < 4:
+            raise ValueError(f"the limit of groups is {most}; it must be 4 or more")
         self.share = share
         self.limit = limit
+        self.most = most
         self._groups: dict[int, list[tuple[float, str, Tensor, int, int]]] = {}
 
     @property
@@ -54,6 +60,10 @@ class Anchors:
 
     def add(self, group: int, id: str, x: NDArray[np.generic], y: int, task: int) -> None:
         """Keep a row that was chosen, if it is among those with the smallest hashes."""
+        if group not in self._groups and len(self._groups) >= self.most:
+            older = self.groups
+            for dropped in older[1 : len(older) // 2 : 2]:
+                del self._groups[dropped]
         held = self._groups.setdefault(group, [])
         held.append((chance_of(id), id, torch.from_numpy(np.ascontiguousarray(x)), y, task))
         if len(held) > self.limit:

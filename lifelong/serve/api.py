@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -380,6 +381,8 @@ def run(path: Path) -> None:
         )
     )
     settle()
+    # Else the loop waits up to 5 ms for each piece of a decision that another thread works on.
+    sys.setswitchinterval(0.0005)
     server.run()
 
 

@@ -38,6 +38,7 @@ class Plan:
         window: rows of the period's end that strategies consolidate on.
         anchors: the share of labelled rows that never trains.
         anchor_rows: anchors kept of each task or period, at most.
+        anchor_groups: tasks and periods that anchors are kept of, at most; the newer the denser.
         quota: rows a period that one source may send; 0 for any number.
         deviations: above which a row's norm or loss keeps it out; 0 switches that off.
         warmup: rows before the first one is kept out for that.
@@ -52,6 +53,7 @@ class Plan:
     window: int = 512
     anchors: float = 0.1
     anchor_rows: int = 500
+    anchor_groups: int = 100
     quota: int = 0
     deviations: float = 6.0
     warmup: int = 200
@@ -61,7 +63,9 @@ class Plan:
         for name, least in (("batch", 1), ("window", 1), ("every", 1), ("period", 0), ("quota", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
-        Anchors(self.anchors, self.anchor_rows)  # refuse here, not when the service has started,
+        Anchors(
+            self.anchors, self.anchor_rows, self.anchor_groups
+        )  # refuse here, not when the service has started,
         Outliers(self.deviations, warmup=self.warmup)  # what these refuse
 
 
@@ -203,7 +207,7 @@ class Trainer:
         """Rows of a batch that is not full yet."""
         self.window = Table.empty()
         """The latest rows learned from in the open period."""
-        self.anchors = Anchors(plan.anchors, plan.anchor_rows)
+        self.anchors = Anchors(plan.anchors, plan.anchor_rows, plan.anchor_groups)
         self.outliers = Outliers(plan.deviations, warmup=plan.warmup)
         self._came = []
         self._saved = 0

@@ -34,7 +34,23 @@ def test_a_state_is_whole():
             assert own.tolist() == other.tolist()
 
 
-@pytest.mark.parametrize(("share", "limit"), [(-0.1, 5), (1.0, 5), (0.1, 0)])
-def test_senseless_settings_are_refused(share, limit):
+def test_groups_are_bounded_and_the_newer_are_the_denser():
+    anchors = Anchors(0.5, 20, most=10)
+    for group in range(1000):
+        anchors.add(group, str(group), np.zeros(2), 0, group)
+        assert len(anchors.groups) <= 10
+        assert {0, group} <= set(anchors.groups)
+    assert anchors.groups[-5:] == list(range(995, 1000))
+    again = Anchors(0.5, 20, most=10)
+    again.load_state_dict(anchors.state_dict())
+    for one in (anchors, again):
+        one.add(1000, "1000", np.zeros(2), 0, 1000)
+    assert again.groups == anchors.groups
+
+
+@pytest.mark.parametrize(
+    ("share", "limit", "most"), [(-0.1, 5, 9), (1.0, 5, 9), (0.1, 0, 9), (0.1, 5, 3)]
+)
+def test_senseless_settings_are_refused(share, limit, most):
     with pytest.raises(ValueError, match="it must be"):
-        Anchors(share, limit)
+        Anchors(share, limit, most)

@@ -1,0 +1,27 @@
+from fakes import app_of, parts
+
+from lifelong.serve.schema import Schema
+
+
+def schemas_of(schema, **settings):
+    document = app_of(parts(schema=schema, **settings)).openapi()
+    return document, document["components"]["schemas"]
+
+
+def test_rows_and_labels_are_those_of_the_service():
+    document, schemas = schemas_of(Schema((2, 3), classes=5, low=0.0), batch_rows=7, most_events=11)
+    flat, nested = schemas["Example"]["properties"]["x"]["anyOf"]
+    assert (flat["minItems"], flat["maxItems"], flat["items"]["minimum"]) == (6, 6, 0.0)
+    assert (nested["minItems"], nested["items"]["minItems"]) == (2, 3)
+    assert schemas["Label"]["properties"]["y"] == {"type": "integer", "minimum": 0, "maximum": 4}
+    rows = schemas["Predict"]["properties"]["rows"]
+    assert (rows["minItems"], rows["maxItems"]) == (1, 7)
+    assert schemas["Predict"]["oneOf"] == [{"required": ["x"]}, {"required": ["rows"]}]
+    body = document["paths"]["/labels"]["post"]["requestBody"]["content"]["application/json"]
+    [several] = [one for one in body["schema"]["anyOf"] if one.get("type") == "array"]
+    assert (several["minItems"], several["maxItems"]) == (1, 11)
+
+
+def test_labels_without_classes_are_numbers():
+    _, schemas = schemas_of(Schema((2,)))
+    assert schemas["Label"]["properties"]["y"]["type"] == "number"
