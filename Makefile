@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
+
+LOOPS ?= 200
 
 demo: $(READY)
 	$(BIN)/lifelong demo
@@ -21,6 +23,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/importance.py
 	$(BIN)/python benchmarks/memory.py
+
+chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py --loops $(LOOPS)
 
 $(READY): pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import sys
@@ -180,11 +181,13 @@ def _list(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     try:
+        from lifelong.serve import logs
         from lifelong.serve.supervisor import Supervisor
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from None
-    supervisor = Supervisor(options.config, lambda text: print(text, flush=True))
+    supervisor = Supervisor(options.config, logging.getLogger("lifelong.serve").warning)
     serve = supervisor.config.serve
+    logs.configure("supervisor", serve.logs)
     print(f"serving {options.config} on http://{serve.host}:{serve.port}", flush=True)
     supervisor.run()
     return 0
@@ -192,14 +195,23 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     try:
-        from lifelong.serve import audit
+        from lifelong.serve import audit, history
         from lifelong.serve.log import SQLiteLog
         from lifelong.serve.registry import Registry
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from None
-    with SQLiteLog(options.folder / "log") as log:
-        found = log.verify()
+    found: list[str] = []
+    trimmed = 0
+    try:
+        with SQLiteLog(options.folder / "log") as log:
+            found += log.verify()
+            trimmed = log.trimmed
+    except LifelongError as error:
+        found.append(str(error))
+    found += history.damaged(options.folder / "trainer")
     found += audit.verify(options.folder / "audit.jsonl")
+    if trimmed > audit.trimmed(options.folder / "audit.jsonl"):
+        found.append(f"the log begins after {trimmed}, and no decision says that it was trimmed")
     registry = Registry(options.folder)
     versions = [version for version in registry.versions() if version.servable]
     for version in versions:

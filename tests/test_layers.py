@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "streams": ({"core"}, TORCH | DATA),
     "metrics": ({"core"}, TORCH),
     "drift": ({"core"}, TORCH),
-    "strategies": (STRATEGIES, TORCH),
+    "fused": (set(), TORCH | {"numba"}),
+    "strategies": (STRATEGIES | {"fused"}, TORCH),
     "checks": (STRATEGIES | {"strategies", "streams"}, TORCH),
     "serve": ({"", "__version__", "core", "metrics", "drift"}, TORCH | SERVE),
     "bench": (

@@ -19,7 +19,7 @@ from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard
-from lifelong.core.loss import RowLoss, cross_entropy, explain_non_finite, reduce, row_loss
+from lifelong.core.loss import RowLoss, cross_entropy, explain_non_finite, mean_loss, row_loss
 from lifelong.core.random import RandomState
 from lifelong.core.strategy import State, Strategy, acts_at
 from lifelong.core.task import HasData, TaskLike, TaskSpec
@@ -177,7 +177,7 @@ class Learner:
                 output = forward(
                     self._train_model, batch.x, batch.task if self.task_aware else None
                 )
-            loss = reduce(self._loss(output, batch), batch)
+            loss = mean_loss(self._loss, output, batch)
             for strategy in self._penalising:
                 loss = loss + strategy.penalty(self, batch, output)
             self._backward(loss, batch, output)
@@ -354,9 +354,11 @@ class Learner:
         else:
             overflow = False
         if not overflow:
+            finite = None
             for strategy in self._projecting:
-                strategy.project(self)
-            self._guard.check_gradient(batch, output)
+                finite = strategy.project(self)
+            if not finite:
+                self._guard.check_gradient(batch, output)
             if self.clip is not None:
                 nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         if self._scaler is None:

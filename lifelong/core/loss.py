@@ -18,6 +18,9 @@ from lifelong.core.errors import InvalidBatch, LabelOutsideHead, LifelongError, 
 RowLoss: TypeAlias = Callable[[Any, Batch], Tensor]
 """`loss(output, batch)`: one value a row, shape (rows,), or a scalar."""
 
+_NO_LABEL = -(2**62) - 1
+"""Torch ignores rows of one label, -100 unless told: this one comes from no conversion."""
+
 
 def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
     """Negative log-likelihood of the label under the softmax of the outputs, for each row.
@@ -46,9 +49,33 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
         rows = F.cross_entropy(output.float(), torch.where(inside, y, 0), reduction="none")
         rows = torch.where(inside, rows, torch.nan)
     else:
-        check_labels(output, y)
-        rows = F.cross_entropy(output.float(), y, reduction="none")
+        rows = _entropy(output, y, "none")
     return rows if rows.ndim == 1 else rows.flatten(1).mean(1)
+
+
+def _entropy(output: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """Let torch find labels outside while it looks at each; no label is left out unseen."""
+    if y.dtype != torch.int64:
+        check_labels(output, y)
+    try:
+        return F.cross_entropy(output.float(), y, reduction=reduction, ignore_index=_NO_LABEL)
+    except IndexError:
+        check_labels(output, y)
+        raise
+
+
+def mean_loss(loss: RowLoss, output: Any, batch: Batch) -> Tensor:
+    """Compute the rows' losses and average them, in one pass where the loss has one.
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(2), torch.tensor([0, 3]))
+        >>> mean_loss(cross_entropy, torch.zeros(2, 4), batch)
+        tensor(1.3863)
+    """
+    y = batch.y
+    if loss is cross_entropy and batch.weight is None and output.ndim == 2 and not y.is_cuda:
+        return _entropy(output, y, "mean")
+    return reduce(loss(output, batch), batch)
 
 
 def check_labels(output: Tensor, y: Tensor) -> None:

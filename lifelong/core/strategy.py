@@ -55,8 +55,13 @@ class Strategy:
         del learner, batch, output
         return 0.0
 
-    def project(self, learner: Learner) -> None:
-        """After the backward pass: change the gradients in place (pulls, projections)."""
+    def project(self, learner: Learner) -> bool | None:
+        """After the backward pass: change the gradients in place (pulls, projections).
+
+        Returns:
+            Whether all of the gradient is finite now, if it has looked at all of it; the learner
+            then need not. None otherwise.
+        """
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """After every batch: look at the new weights, store rows. `output` is detached."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lifelong.serve.records import key_of
 from lifelong.serve.rows import chance_of
 
 
@@ -56,6 +58,14 @@ class Anchors:
         held.append((chance_of(id), id, torch.from_numpy(np.ascontiguousarray(x)), y, task))
         if len(held) > self.limit:
             held.remove(max(held, key=lambda row: row[:2]))
+
+    def forget(self, keys: Collection[int]) -> None:
+        """Drop the rows with these keys."""
+        for group, held in list(self._groups.items()):
+            kept = [row for row in held if key_of(row[1]) not in keys]
+            self._groups[group] = kept
+            if not kept:
+                del self._groups[group]
 
     def rows(self, group: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return features, labels and tasks of a group, (rows, ...) each."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
+import math
 import os
 import threading
 import time
@@ -15,23 +16,33 @@ from typing import Any, TypeVar
 import torch
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
-from lifelong.core.errors import LogError, RegistryError
+from lifelong.core.errors import LifelongError, LogError, RegistryError
 from lifelong.serve.app import create_app, settle
 from lifelong.serve.appender import Appender, Busy
 from lifelong.serve.audit import Audit
 from lifelong.serve.auth import Key, Keys, hash_of
 from lifelong.serve.config import Config
 from lifelong.serve.events import Event
+from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry
+from lifelong.serve.retention import Retention
 from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
 
 INTERNAL = "LIFELONG_INTERNAL_KEY"
 """The variable with which the supervisor tells both processes the trainer's key."""
 
+HELD = 60.0
+"""Seconds for which the log stays as it is after somebody asked how far to go back."""
+PAUSE = 60.0
+"""Seconds before trimming is tried again where it failed."""
+
+_log = logging.getLogger("lifelong.serve")
 Found = TypeVar("Found")
 
 
@@ -55,11 +66,36 @@ class Api:
             raise RegistryError(
                 f"no version of {config.folder} is served; register and promote one"
             )
-        self.holder = Holder(self._snapshot(champion))
         self.log = SQLiteLog(config.folder / "log", write=True)
+        try:
+            self.audit = Audit(config.folder / "audit.jsonl")
+            self.holder = Holder(self._whole(champion))
+        except BaseException:
+            self.log.close()
+            raise
         self.appender = Appender(self.log)
-        self.audit = Audit(config.folder / "audit.jsonl")
-        self._last_tick = self.log.last
+        self._last_tick = 0  # rows may wait since before this process
+        self._deciding_at = -math.inf
+        self.metrics = CollectorRegistry()
+        self.metrics.register(TrainerStatus(config.folder / "trainer"))
+        self.metrics.register(LogStatus(self.log))
+        ProcessCollector(registry=self.metrics)
+        self._delay = Gauge(
+            "lifelong_label_to_served_seconds",
+            "From the middle event of what the served version had newly learned until it served",
+            registry=self.metrics,
+        )
+        self._delay.set(math.nan)
+        kept = config.log
+        self.retention = Retention(
+            self.log,
+            config.folder / "trainer",
+            self.audit,
+            kept.keep,
+            remember=kept.remember,
+            compact=kept.compact,
+            held=lambda: time.monotonic() - self._deciding_at < HELD,
+        )
         self._one = threading.Lock()
 
     def app(self, address: Callable[[], str] = str) -> FastAPI:
@@ -80,8 +116,10 @@ class Api:
             promote=self.promote,
             rollback=self.rollback,
             erase=self.erase,
-            first_of=lambda subject: self.log.first_of(subject) or self.log.last + 1,
-            learned_until=lambda number: self.registry.get(number).last_offset,
+            first_of=self.first_of,
+            traces_of=self.traces_of,
+            learned_until=self.learned_until,
+            metrics=self.metrics,
             log=serve.log,
             batch_rows=serve.batch_rows,
             most_waiting=serve.most_waiting,
@@ -92,10 +130,11 @@ class Api:
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
             ticking = asyncio.create_task(self._tick())
             telling = asyncio.create_task(self._tell(address))
+            retaining = asyncio.create_task(self._retain())
             try:
                 yield
             finally:
-                for task in (ticking, telling):
+                for task in (ticking, telling, retaining):
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
@@ -143,6 +182,33 @@ class Api:
 
         await _aside(remove)
 
+    def first_of(self, subject: str) -> int:
+        """Return the first offset that an erasure has to go back to; the log stays as it is."""
+        self._deciding_at = time.monotonic()
+        return self.log.first_of(subject) or self.log.last + 1
+
+    def traces_of(self, subject: str) -> dict[str, Any]:
+        """Tell what was learned from a subject's events that the log no longer has."""
+        traces = self.log.traces_of(subject)
+        if traces.none:
+            return {}
+        return {"forget": traces.rows, "first": traces.first, "unknown": traces.unknown}
+
+    def learned_until(self, number: int) -> int:
+        """Return the last offset that a version has learned from; the log stays as it is.
+
+        Raises:
+            RegistryError: the log no longer reaches back to it.
+        """
+        self._deciding_at = time.monotonic()
+        last, begin = self.registry.get(number).last_offset, self.log.trimmed
+        if last < begin:
+            raise RegistryError(
+                f"version {number} was learned up to event {last}, and the log begins after "
+                f"{begin}: what came since cannot be unlearned; roll back without discard"
+            )
+        return last
+
     def close(self) -> None:
         """Write what waits, and close the log."""
         self.appender.close()
@@ -154,7 +220,32 @@ class Api:
             self.registry.set_alias("champion", number)
             self.holder.current = snapshot
             self.audit.append(action, who, {"version": number, "reason": reason})
+        if action == "promote":
+            self._time(number)
         return number
+
+    def _time(self, number: int) -> None:
+        """Note how long what a version has learned took until it was served."""
+        version = self.registry.get(number)
+        middle = (version.first_offset + version.last_offset) // 2
+        with suppress(LogError):
+            when = self.log.time_at(middle)
+            if when is not None and middle <= version.last_offset:
+                self._delay.set(time.time() - when)
+
+    def _whole(self, champion: int) -> Snapshot:
+        """Load the champion; where its files are damaged, go back to the last one that is whole."""
+        try:
+            return self._snapshot(champion)
+        except RegistryError as error:
+            before = self.registry.previous_champion()
+            if before is None:
+                raise
+            _log.error("%s; version %s answers instead", error, before)
+            snapshot = self._snapshot(before)
+            self.registry.set_alias("champion", before)
+            self.audit.append("rollback", "api", {"version": before, "reason": str(error)})
+            return snapshot
 
     def _snapshot(self, number: int) -> Snapshot:
         return Snapshot(number, model_of(self.make, self.registry.load_weights(number)))
@@ -176,14 +267,27 @@ class Api:
                     event = Event("tick", f"tick after {last}", time.time(), {})
                     self._last_tick = await asyncio.wrap_future(self.appender.submit(event))
 
+    async def _retain(self) -> None:
+        """Trim the log, all the time and a little at once."""
+        while True:
+            wait = PAUSE
+            try:
+                wait = await _aside(self.retention.step)
+            except LifelongError as error:
+                _log.warning("cannot trim the log: %s", error)
+            await asyncio.sleep(wait)
+
     async def _tell(self, address: Callable[[], str]) -> None:
         """Write down where this answers, once that is known."""
         while not (url := address()):
             await asyncio.sleep(0.02)
         path = self.config.folder / "api.json"
-        temporary = path.with_name(".api.json")
-        temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}))
-        temporary.replace(path)
+        while True:
+            try:
+                write_json(path, {"url": url, "pid": os.getpid()})
+                return
+            except RegistryError:  # the disk may be full now, and not later
+                await asyncio.sleep(1.0)
 
 
 def run(path: Path) -> None:
@@ -204,7 +308,7 @@ def run(path: Path) -> None:
             api.app(address),
             host=config.serve.host,
             port=config.serve.port,
-            log_level="warning",
+            log_config=None,  # its loggers pass on to ours
             access_log=False,
             timeout_graceful_shutdown=5,
         )

@@ -25,14 +25,27 @@ from starlette.responses import Response
 from lifelong import __version__
 from lifelong.core.errors import InvalidBatch, LifelongError, LogError, UnknownTask
 from lifelong.serve.auth import Refused, Role
+from lifelong.serve.document import describe
 from lifelong.serve.routes import Parts, Reply, Routes
 from lifelong.serve.schema import Erase, Example, Label, Malformed, Predict, Promote, Rollback
 
 Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 _access = logging.getLogger("lifelong.serve.access")
 _log = logging.getLogger("lifelong.serve")
-_ERRORS = {401: "No known key", 403: "The key lacks the role", 429: "Too much at once"}
-_BODY_ERRORS = {413: "The body is too large", 415: "The body is not JSON", 422: "Not as expected"}
+_ERRORS = {
+    401: "No known key",
+    403: "The key lacks the role",
+    409: "It does not fit what is there",
+    429: "Too much at once",
+    503: "The log fails",
+}
+_BODY_ERRORS = {
+    400: "Half a body",
+    408: "The body takes too long",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    422: "Not as expected",
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,7 @@ ROUTES = (
         "operate",
         lambda routes: routes.erase,
         "Have everything of a subject forgotten",
-        {"id": "erasure:x-1", "offset": 8},
+        {"id": "erasure:x-1", "offset": 8, "exact": True, "trimmed": 0, "unknown_until": 0},
         Erase,
         ({"subject": "user-7", "id": "x-1"},),
         202,
@@ -149,7 +162,7 @@ def create_app(
         _add(app, route, _guarded(parts, route, routes, meters))
     _add_probes(app, parts, routes)
     app.add_exception_handler(HTTPException, _unrouted)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: _openapi(app, parts)  # type: ignore[method-assign]
     return app
 
 
@@ -369,11 +382,12 @@ def _add(app: FastAPI, route: _Route, endpoint: Endpoint) -> None:
     )
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _openapi(app: FastAPI, made: Parts) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         parts = document.setdefault("components", {})
         _, parts["schemas"] = _schemas(*(route.body for route in ROUTES if route.body is not None))
+        describe(document, made.schema, made.batch_rows, made.most_events)
         parts["securitySchemes"] = {
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             "bearer": {"type": "http", "scheme": "bearer"},

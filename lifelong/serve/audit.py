@@ -268,6 +268,14 @@ def verify(path: Path | str, head: tuple[int, str] | None = None) -> list[str]:
     return problems
 
 
+def trimmed(path: Path | str) -> int:
+    """Return the offset up to which the decisions in a file say that the log was trimmed."""
+    with open(path, "rb") as file:
+        found = [_parse(line) for line in file]
+    told = [entry["details"].get("to") for entry in found if entry and entry["action"] == "trim"]
+    return max((offset for offset in told if type(offset) is int), default=0)
+
+
 def _misplaced(n: int, before: int, numbers: set[int]) -> str:
     if n <= before:
         return f"holds entry {n} after entry {before}: it was inserted, or lines were reordered"

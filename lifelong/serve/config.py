@@ -17,6 +17,7 @@ from lifelong.core.errors import ConfigError
 from lifelong.core.learner import Learner
 from lifelong.serve.auth import Key, Keys
 from lifelong.serve.gate import Gate
+from lifelong.serve.retention import Keep
 from lifelong.serve.schema import Schema
 from lifelong.serve.trainer import Plan
 
@@ -73,6 +74,7 @@ class Serve:
         batch_rows: rows that the model computes at once.
         most_waiting: rows that may wait for it.
         most_bytes: of a request.
+        logs: how the processes write what they say to stderr.
     """
 
     host: str = "127.0.0.1"
@@ -82,6 +84,7 @@ class Serve:
     batch_rows: int = 64
     most_waiting: int = 1024
     most_bytes: int = 1_000_000
+    logs: Literal["json", "text"] = "json"
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536 or not self.flush > 0:
@@ -91,6 +94,29 @@ class Serve:
         for name in ("batch_rows", "most_waiting", "most_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Retain:
+    """How much of the event log is kept.
+
+    Attributes:
+        keep: "all", or the newest "1000000 events", "30 days" or "10 GB".
+        remember: events that were trimmed, whose ids stay known: sent again, they add nothing.
+        compact: seconds after which the log's file is rewritten, if something was trimmed, so that
+            no byte of that stays; writing waits meanwhile. 0 for never.
+    """
+
+    keep: str = "all"
+    remember: int = 1_000_000
+    compact: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        Keep.of(self.keep)
+        if self.remember < 0 or self.compact < 0:
+            raise ValueError(
+                f"remember {self.remember}, compact {self.compact}; give 0 or more of each"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +154,7 @@ class Config:
         folder: for all state; relative to the configuration.
         schema: of rows and labels.
         train: how the trainer learns.
-        gate, release, serve, keys: as said there.
+        gate, release, serve, log, keys: as said there.
 
     Example:
         >>> import tempfile
@@ -147,6 +173,7 @@ class Config:
     gate: Conditions = field(default_factory=Conditions)
     release: Release = field(default_factory=Release)
     serve: Serve = field(default_factory=Serve)
+    log: Retain = field(default_factory=Retain)
     keys: list[ApiKey] = field(default_factory=list)
     root: Path = Path()
 

@@ -21,7 +21,8 @@ class Event:
             example     {"x": features, "y": label}: features and label together
             tick        {}: rows that wait for a full batch are to be learned now
             erasure     {"first": int}: everything of `subject` is to be forgotten; the offset of
-                        the first event that was removed
+                        the first event that was removed; with "forget", keys of rows that were
+                        learned from events the log no longer has
             decision    {"action": "promote" | "rollback" | ..., "version": int, ...}; with
                         "discard_after": int, nothing after that offset is to stay learned
         id: unique; a second event with the same id is the first one, sent again.

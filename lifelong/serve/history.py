@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from lifelong.core import checkpoint
 from lifelong.core.errors import CheckpointError
 
+_log = logging.getLogger("lifelong.serve")
 RECENT = 3
 """Checkpoints kept whatever their offsets."""
 
@@ -43,6 +45,10 @@ class History:
         self._done: set[int] = set()
         self.ranges: list[tuple[int, int]] = []
         """Offsets, first to last, whose rows are in quarantine since a rollback."""
+        self.floor = 0
+        """The offset of a checkpoint that is never deleted: the log may come to begin there."""
+        self.begin = 0
+        """Where the log begins: no checkpoint before it can be used."""
         self.owed: dict[str, int] = {}
         """Of an erasure whose versions are not replaced: first offset, event, newest version."""
         for left in self.folder.glob(".*"):
@@ -71,12 +77,28 @@ class History:
         kept: dict[int, int] = {}
         for held in offsets[:-RECENT]:
             kept.setdefault((offsets[-1] - held).bit_length(), held)
-        for held in set(offsets[:-RECENT]) - set(kept.values()):
+        for held in set(offsets[:-RECENT]) - {*kept.values(), self.floor, self.begin}:
             self._path(held).unlink()
         return path
 
+    def begin_at(self, offset: int) -> None:
+        """Let go of all that is older than the beginning of the log."""
+        self.begin = offset
+        offsets = self.offsets
+        for held in offsets[:-1]:
+            if held < offset <= offsets[-1]:
+                self._path(held).unlink()
+        known = (self._done, self.ranges)
+        self._done = {event for event in self._done if event > offset}
+        self.ranges = [(first, last) for first, last in self.ranges if last > offset]
+        if known != (self._done, self.ranges):
+            self._write()
+
     def latest(self, before: int | None = None) -> dict[str, Any] | None:
         """Load the newest checkpoint, with an offset of at most `before`; None if there is none.
+
+        Where the log begins after `before`, it is the newest one at its beginning: nothing can be
+        learned again from further back.
 
         A damaged one is passed over for the one before it: learning again from there comes to the
         same weights.
@@ -86,24 +108,25 @@ class History:
         """
         broken = []
         for offset in reversed(self.offsets):
-            if before is not None and offset > before:
+            if before is not None and offset > max(before, self.begin):
                 continue
             try:
                 state: dict[str, Any] = checkpoint.load(self._path(offset))
                 return state
             except CheckpointError as error:
+                _log.warning("%s; an earlier one is taken", error)
                 broken.append(str(error))
         if broken:
             raise CheckpointError(
                 f"{broken[0]}; no earlier one is whole: delete {self.folder} to learn again from "
-                "the start of the log"
+                "the start of the log, or restore a backup where the log was trimmed"
             )
         return None
 
     def drop(self, first: int) -> None:
         """Delete the checkpoints that have seen an offset."""
         for offset in self.offsets:
-            if offset >= first:
+            if offset >= max(first, self.begin + 1):
                 self._path(offset).unlink()
         _sync(self.folder)
 
@@ -154,12 +177,32 @@ class History:
         lists = {"done": sorted(self._done), "ranges": self.ranges, "owed": self.owed}
         text = json.dumps(lists)
         temporary = self._lists.with_name(f".{self._lists.name}")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._lists)
-        _sync(self._lists.parent)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._lists)
+            _sync(self._lists.parent)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self._lists}: {error.strerror}") from error
+
+
+def damaged(folder: Path) -> list[str]:
+    """Read a trainer's checkpoints, and return in words which are damaged; it may be running.
+
+    Args:
+        folder: the trainer's own.
+    """
+    found = []
+    for path in sorted((folder / "checkpoints").glob("*.safetensors")):
+        try:
+            checkpoint.load(path)
+        except CheckpointError as error:
+            if path.exists():  # or else it was no longer needed
+                how = "delete it: an earlier one or the log leads to the same weights"
+                found.append(f"{error}; {how}")
+    return found
 
 
 def _sync(folder: Path) -> None:

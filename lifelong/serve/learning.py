@@ -23,6 +23,7 @@ from lifelong.serve.config import Config
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry
 from lifelong.serve.releases import Releases
+from lifelong.serve.retention import Floor, Keep
 from lifelong.serve.schema import Schema
 from lifelong.serve.trainer import Trainer
 
@@ -70,12 +71,20 @@ class Learning:
         )
         self.registry = Registry(config.folder)
         self.releases = Releases(self.trainer, self.registry, gate, config.release, self._ask)
+        self.floor = Floor(
+            config.folder / "trainer",
+            self.log,
+            self.trainer.history,
+            self.trainer.quarantine,
+            Keep.of(config.log.keep),
+        )
         self.stopping = False
         self._told = self._again = 0.0
 
     def run(self) -> None:
         """Learn until told to stop; what has been learned by then is saved."""
         while not self.stopping:
+            self.floor.follow()
             taken = self.trainer.step(200)
             if time.monotonic() >= self._again:
                 self._release()
@@ -113,6 +122,8 @@ class Learning:
             "period": trainer.at.period,
             "accuracy_before_learning": correct / rows if rows else None,
             "anchors": {str(g): len(trainer.anchors.rows(g)[1]) for g in trainer.anchors.groups},
+            "anchor_accuracy": releases.on_anchors,
+            "checkpoint": {"offset": trainer.saved, "time": trainer.saved_at},
             "quarantine": trainer.quarantine.counts(),
             "candidate": None if trial is None else trial.candidate.version,
             "verdict": None if judgement is None else judgement.verdict,
@@ -123,10 +134,14 @@ class Learning:
         if time.monotonic() - self._told < 0.5:
             return
         self._told = time.monotonic()
+        self.floor.tell(self.releases.targets())
         path = self.config.folder / "trainer" / "status.json"
         temporary = path.with_name(".status.json")
-        temporary.write_text(json.dumps(self.status()))
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps(self.status()))
+            temporary.replace(path)
+        except OSError as error:  # people can do without
+            _log.warning("cannot write %s: %s", path, error.strerror)
 
     def _ask(self, what: str, body: dict[str, Any]) -> None:
         path = self.config.folder / "api.json"

@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 
 from lifelong.core.errors import LifelongError
+from lifelong.serve import logs
+from lifelong.serve.config import Config
 
 
 def main(arguments: list[str]) -> int:
     """Run one process until it is told to stop; 1 if it cannot."""
-    # Requests are logged at the level INFO, as JSON lines.
-    logging.basicConfig(level=os.environ.get("LIFELONG_LOG", "WARNING"), format="%(message)s")
     kind, path = arguments
+    level = os.environ.get("LIFELONG_LOG", "WARNING")  # requests are told at INFO
+    logs.configure(kind, level=level)
     try:
+        logs.configure(kind, Config.read(path).serve.logs, level)
         if kind == "api":
             from lifelong.serve import api
 
@@ -24,8 +27,8 @@ def main(arguments: list[str]) -> int:
             from lifelong.serve import learning
 
             learning.run(Path(path))
-    except LifelongError as error:
-        print(f"lifelong {kind}: {error}", file=sys.stderr, flush=True)
+    except (LifelongError, OSError) as error:  # a full disk, for one: it is started again
+        logging.getLogger("lifelong.serve").error("%s cannot go on: %s", kind, error)
         return 1
     return 0
 

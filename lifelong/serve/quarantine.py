@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Quarantine:
         folder: for `quarantine.db`; None for one in memory.
 
     Raises:
-        LogError: the file cannot be opened.
+        LogError: the file cannot be opened. Every method raises it for a damaged file or a full
+            disk.
 
     Example:
         >>> quarantine = Quarantine(None)
@@ -49,9 +51,9 @@ class Quarantine:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        try:
-            path = ":memory:" if folder is None else str(folder / "quarantine.db")
-            self._db = apsw.Connection(path)
+        self._path = ":memory:" if folder is None else str(folder / "quarantine.db")
+        with self._explained():
+            self._db = apsw.Connection(self._path)
             self._db.set_busy_timeout(5000)
             self._db.pragma("journal_mode", "wal")
             self._db.pragma("secure_delete", "on")
@@ -59,32 +61,52 @@ class Quarantine:
                 "create table if not exists refused (offset integer primary key, id text, "
                 "source text, reason text, detail text)"
             )
-        except apsw.Error as error:
-            raise LogError(f"the quarantine in {folder} cannot be opened: {error}") from error
 
     def add(self, rows: Iterable[Refused]) -> None:
         """Add rows; one whose offset is there already changes nothing."""
         values = [(r.offset, r.id, r.source, r.reason, r.detail) for r in rows]
         if values:
-            with self._db:
+            with self._explained(), self._db:
                 self._db.executemany("insert or ignore into refused values (?, ?, ?, ?, ?)", values)
 
     def rows(self, after: int = 0, limit: int = 100) -> list[Refused]:
         """Return up to `limit` rows with offsets above `after`, in order."""
-        found = self._db.execute(
-            "select * from refused where offset > ? order by offset limit ?", (after, limit)
-        )
-        return [Refused(*row) for row in found]
+        with self._explained():
+            found = self._db.execute(
+                "select * from refused where offset > ? order by offset limit ?", (after, limit)
+            )
+            return [Refused(*row) for row in found]
 
     def counts(self) -> dict[str, int]:
         """Count the rows by reason."""
-        return dict(self._db.execute("select reason, count(*) from refused group by 1 order by 1"))
+        with self._explained():
+            counts = "select reason, count(*) from refused group by 1 order by 1"
+            return dict(self._db.execute(counts))
 
     def forget(self, from_offset: int) -> None:
         """Drop what is known from an offset on, before the log is read again from there."""
-        with self._db:
+        with self._explained(), self._db:
             self._db.execute("delete from refused where offset >= ?", (from_offset,))
         # A detail may quote what was received: it must not stay behind in the write-ahead log.
+        with self._explained():
+            self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise LogError(
+                f"{self._path} is damaged ({error}); restore a backup, or delete it: the rows "
+                "refused so far are then no longer listed, and stay unlearned"
+            ) from error
+        except apsw.Error as error:
+            raise LogError(f"{self._path} cannot be used: {error}; is the disk full?") from error
+
+    def drop(self, upto: int) -> None:
+        """Drop rows up to an offset: the log no longer has their features."""
+        with self._db:
+            self._db.execute("delete from refused where offset <= ?", (upto,))
         self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def close(self) -> None:

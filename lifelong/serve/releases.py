@@ -91,12 +91,15 @@ class Releases:
         self.trial: Trial | None = None
         self.judgement: Judgement | None = None
         """Of the candidate on trial, or of the last one."""
+        self.on_anchors: dict[str, float] = {}
+        """What champion and candidate got right of all anchors, when they were last compared."""
         self.guard: Guardrail | None = None
         self._champion: Snapshot | None = None
         self._rate = [0, 0]
         self._asked: set[str] = set()
         self._made_at = clock()
         self._made_rows = 0
+        self._targets: tuple[tuple[int, ...], list[int]] = ((), [])
         trainer.watch = self._watch
 
     def consider(self) -> None:
@@ -113,6 +116,16 @@ class Releases:
             self._judge(self.trial)
         elif self._due():
             self._make(self._champion)
+
+    def targets(self) -> list[int]:
+        """Return the last offsets of the champion and of the one before, to go back to."""
+        now = served(self.registry.folder)
+        numbers = [now["champion"], *now["previous"][-1:]]
+        found = tuple(number for number in numbers if number is not None)
+        if found != self._targets[0]:
+            offsets = [self.registry.get(number).last_offset for number in found]
+            self._targets = (found, offsets)
+        return self._targets[1]
 
     def _due(self) -> bool:
         rows = self.trainer.at.rows - self._made_rows
@@ -204,6 +217,10 @@ class Releases:
             x, y, task = self.trainer.anchors.rows(group)
             both = (_right(one, x, y, task) for one in (trial.champion, trial.candidate))
             anchors[group] = Comparison.of(*both)
+        if rows := sum(one.rows for one in anchors.values()):
+            champion = sum(one.champion for one in anchors.values()) / rows
+            candidate = sum(one.candidate for one in anchors.values()) / rows
+            self.on_anchors = {"champion": champion, "candidate": candidate}
         return Evidence(anchors=anchors, recent=trial.recent(), shadow=trial.shadow)
 
     def _judge(self, trial: Trial) -> None:
@@ -228,7 +245,9 @@ class Releases:
         if self.settings.mode == "automatic" and to is not None:
             report = guard.report
             reason = f"version {number} breached its guardrail after {report['breached_at']} rows"
-            self._ask("rollback", number, {"to": to, "reason": reason, "discard": True})
+            # Further back than the log begins, only the weights that are served can go.
+            discard = self.registry.get(to).last_offset >= self.trainer.history.begin
+            self._ask("rollback", number, {"to": to, "reason": reason, "discard": discard})
         self.guard = None
 
     def _ask(self, what: str, number: int, body: dict[str, Any]) -> None:

@@ -68,6 +68,8 @@ class Parts:
         erase: (subject, who) removes what the api itself keeps of a subject. The event for the
             trainer is in the log before.
         first_of: the offset of the first event of a subject; of the next event if there is none.
+        traces_of: what was learned from a subject's events that the log no longer has, for the
+            erasure event: {"forget": keys of rows, "first": offset, "unknown": offset}.
         learned_until: the last offset that a version had learned from.
         choose: which arm answers a subject, or the id of a request without one.
         not_ready: why no requests should be sent here now; None if they should.
@@ -93,6 +95,7 @@ class Parts:
     rollback: Callable[[int | None, str, str], Awaitable[int]] = _unsupported
     erase: Callable[[str, str], Awaitable[None]] = _unsupported
     first_of: Callable[[str], int] = lambda _: 1
+    traces_of: Callable[[str], dict[str, Any]] = lambda _: {}
     learned_until: Callable[[int], int] = lambda _: 0
     choose: Callable[[str], Arm] = lambda _: "champion"
     not_ready: Callable[[], str | None] = lambda: None
@@ -229,6 +232,8 @@ class Routes:
     async def rollback(self, caller: str, body: bytes) -> Reply:
         """Serve an earlier version."""
         request = decode(self._rollback, body)
+        if request.discard and request.to is not None:
+            self.parts.learned_until(request.to)  # refused before anything is done
         act = partial(self.parts.rollback, request.to, request.reason, caller)
         return await self._decide(
             "rollback", request.id, request.reason, caller, act, discard=request.discard
@@ -241,17 +246,21 @@ class Routes:
         # The event first: what follows can be done again, an erasure nobody knows of cannot.
         known = self.parts.find(id)
         if known is None:
-            data = {"first": self.parts.first_of(request.subject)}
+            data = self.parts.traces_of(request.subject)
+            first = self.parts.first_of(request.subject)
+            data = {**data, "first": min(first, data.get("first") or first)}
             event = Event("erasure", id, self.parts.clock(), data, subject=request.subject)
             [offset] = await self._record([replace(event, source=caller)])
         else:
-            offset = known.offset
+            data, offset = known.data, known.offset
         await self.parts.erase(request.subject, caller)
         # And one after: what came in between may have been learned before it was removed.
-        data = {"first": offset}
-        done = Event("erasure", f"{id}:done", self.parts.clock(), data, subject=request.subject)
+        again = {"first": offset}
+        done = Event("erasure", f"{id}:done", self.parts.clock(), again, subject=request.subject)
         await self._record([replace(done, source=caller)])
-        return Reply(202, {"id": id, "offset": offset})
+        trimmed, unknown = len(data.get("forget", ())), data.get("unknown", 0)
+        exact = {"exact": not trimmed and not unknown, "trimmed": trimmed, "unknown_until": unknown}
+        return Reply(202, {"id": id, "offset": offset, **exact})
 
     def _items(self, answer: Answer, ids: list[str]) -> list[dict[str, Any]]:
         output = answer.output

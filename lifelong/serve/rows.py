@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.serve.events import Event, Log
+from lifelong.serve.records import key_of
 
 
 class Checks(Protocol):
@@ -49,16 +50,6 @@ class Labelled:
     def key(self) -> int:
         """The row's key in memories: 63 bits of the SHA-256 of its id."""
         return key_of(self.id)
-
-
-def key_of(id: str) -> int:
-    """Make a row's key from its event's id.
-
-    Example:
-        >>> key_of("p-1") == key_of("p-1") >= 0
-        True
-    """
-    return int.from_bytes(hashlib.sha256(id.encode()).digest()[:8], "big") >> 1
 
 
 def chance_of(id: str) -> float:

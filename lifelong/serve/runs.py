@@ -205,8 +205,12 @@ def _try_lock(descriptor: int) -> bool:
 def asked(what: str) -> Iterator[None]:
     """Turn MLflow's errors into ours."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DatabaseError
 
     try:
         yield
     except (MlflowException, OSError) as error:
         raise RegistryError(f"cannot {what}: {error}") from error
+    except DatabaseError as error:
+        how = "make room if the disk is full; restore a backup if the file is damaged"
+        raise RegistryError(f"cannot {what}: {error.orig}; {how}") from error

@@ -22,6 +22,8 @@ Whole = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Array: TypeAlias = npt.NDArray[np.float32]
 Body = TypeVar("Body")
 _SHOWN = 40
+LARGEST = 3.4e38
+"""Above it, float32 would make a number infinite."""
 
 
 class Malformed(InvalidBatch):
@@ -142,8 +144,8 @@ class Schema:
             raise Malformed(
                 f"{field}: {shown(value)}", f"send a whole number from 0 to {self.classes - 1}"
             )
-        # Above the bound, float32 would make it infinite; it also keeps float() from overflowing.
-        if type(value) in (int, float) and abs(value) <= 3.4e38:
+        # The bound also keeps float() from overflowing.
+        if type(value) in (int, float) and abs(value) <= LARGEST:
             return float(value)
         raise Malformed(f"{field}: {shown(value)}", "send a finite number")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from lifelong.core import restore
 from lifelong.core.batch import Batch
-from lifelong.core.errors import LifelongError
+from lifelong.core.errors import LifelongError, LogError
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
 from lifelong.serve.anchors import Anchors
@@ -98,6 +99,7 @@ class Trainer:
 
     Raises:
         CheckpointError: all checkpoints are damaged.
+        LogError: a checkpoint has seen more than there is in the log.
     """
 
     def __init__(
@@ -125,6 +127,8 @@ class Trainer:
         """Called before whatever changes the learner: each step, and each new period."""
         self._came: list[tuple[int, str, str | None]] = []
         """Of each row that waits: its offset, id and source."""
+        self.saved_at: float | None = None
+        """When this process wrote a checkpoint last, in seconds since 1970."""
         self._resume(before=None)
 
     def step(self, limit: int = 1000) -> int:
@@ -148,8 +152,13 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of everything, atomically."""
         path = self.history.save(self.at.offset, self.state_dict())
-        self._saved = self.at.offset
+        self._saved, self.saved_at = self.at.offset, time.time()
         return path
+
+    @property
+    def saved(self) -> int:
+        """The offset of the last checkpoint."""
+        return self._saved
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what is learned next; tensors are referenced."""
@@ -197,12 +206,19 @@ class Trainer:
             self._fresh()
         else:
             self.load_state_dict(state)
+            if self.at.offset > (last := self.log.last):
+                raise LogError(
+                    f"the checkpoint in {self.history.folder} has seen offset {self.at.offset}, "
+                    f"and the log ends at {last}; restore the log that belongs to it, or delete "
+                    "the checkpoints with higher offsets"
+                )
 
     def _take(self, event: Event) -> bool:
         """Take an event in; False if that led back to an earlier place."""
         if event.kind == "erasure" and not self.history.is_done(event.offset):
             self.history.owe(int(event.data["first"]), event.offset)
-            return self._go_back(event.offset, int(event.data["first"]))
+            rows = {int(key) for key in event.data.get("forget", ())}
+            return self._go_back(event.offset, int(event.data["first"]), rows)
         if event.kind == "decision" and "discard_after" in event.data:
             first = int(event.data["discard_after"]) + 1
             if not self.history.is_done(event.offset):
@@ -217,16 +233,30 @@ class Trainer:
         self.at.offset = event.offset
         return True
 
-    def _go_back(self, event: int, first: int) -> bool:
+    def _go_back(self, event: int, first: int, forget: Collection[int] = ()) -> bool:
         """Learn again from the last place that had not seen an offset, if this one has.
 
-        What was learned from there on is forgotten whole: checkpoints, quarantine, weights.
+        What was learned from there on is forgotten whole: checkpoints, quarantine, weights. Where
+        the log was trimmed, that place is its beginning, and the rows `forget`, which were learned
+        before it, leave whatever keeps them.
         """
         self.history.drop(first)
         self.quarantine.forget(first)
-        self.history.done(event)
         self._resume(before=first - 1)
+        if forget:
+            self._forget(forget)
+            self.save()  # in the place of the one that holds these rows
+        self.history.done(event)
         return False
+
+    def _forget(self, keys: Collection[int]) -> None:
+        self.learner.forget(sorted(keys))
+        self.anchors.forget(keys)
+        kept = [place for place, key in enumerate(self.waiting.key) if key not in keys]
+        self._came = [self._came[place] for place in kept]
+        self.waiting = self.waiting.rows(kept)
+        kept = [place for place, key in enumerate(self.window.key) if key not in keys]
+        self.window = self.window.rows(kept)
 
     def _row(self, row: Labelled) -> None:
         refused = self._refused(row)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
+from lifelong import fused
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
+
+Spring: TypeAlias = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
 
 
 class Quadratic(Strategy):
@@ -47,27 +51,32 @@ class Quadratic(Strategy):
         return self.factor * self.strength
 
     @torch.no_grad()
-    def project(self, learner: Learner) -> None:
-        """Add the gradient of the penalty."""
-        held, gradients = self.held(learner)
-        if held:
-            moved, importance = self.stretched(learner, held)
-            torch._foreach_addcmul_(gradients, moved, importance, value=self.stiffness)
+    def project(self, learner: Learner) -> bool | None:
+        """Add the gradient of the penalty; tell whether all of the gradient is finite now."""
+        held = self.held(learner)
+        if not held:
+            return None
+        finite = fused.pull(*self.spring(learner, held), self.stiffness)
+        learned = sum(parameter.grad is not None for parameter in learner.parameters.values())
+        return finite if len(held) == learned else None
 
-    def held(self, learner: Learner) -> tuple[list[str], list[Tensor]]:
-        """Names of the weights that are held and have a gradient, and those gradients."""
-        gradients = {
-            name: parameter.grad
+    def held(self, learner: Learner) -> list[str]:
+        """Names of the weights that are held and have a gradient."""
+        return [
+            name
             for name, parameter in learner.parameters.items()
             if parameter.grad is not None and name in self.importance
-        }
-        return list(gradients), list(gradients.values())
+        ]
 
-    def stretched(self, learner: Learner, names: list[str]) -> tuple[list[Tensor], list[Tensor]]:
-        """How far each of these weights is from its anchor, and its importance."""
-        weights: list[Tensor] = [learner.parameters[name] for name in names]
-        anchors = [self.anchor[name] for name in names]
-        return list(torch._foreach_sub(weights, anchors)), [self.importance[name] for name in names]
+    def spring(self, learner: Learner, names: list[str]) -> Spring:
+        """Gradients, weights, anchors and importance of some weights."""
+        weights = [learner.parameters[name] for name in names]
+        return (
+            [weight.grad for weight in weights if weight.grad is not None],
+            weights,
+            [self.anchor[name] for name in names],
+            [self.importance[name] for name in names],
+        )
 
     def add(self, learner: Learner, importance: dict[str, Tensor]) -> None:
         """Add importance to what is held already, and hold everything where it is now."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lifelong import fused
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
 from lifelong.strategies.quadratic import Quadratic
@@ -49,12 +50,14 @@ class SI(Quadratic):
         self.path: dict[str, Tensor] = {}
         self.start: dict[str, Tensor] = {}
         self.latest: dict[str, Tensor] = {}
-        self._gradients: dict[str, Tensor] = {}
+        self._own: dict[str, Tensor] = {}
+        self._moving: list[str] = []
+        self._seen = 0
 
     @torch.no_grad()
-    def project(self, learner: Learner) -> None:
-        """Keep the loss's own gradient for `after_step`, and pull in a copy of it."""
-        self._gradients = {}
+    def project(self, learner: Learner) -> bool | None:
+        """Keep a copy of the loss's own gradient for `after_step`, and pull."""
+        self._moving, self._seen = [], learner.steps
         for name, parameter in learner.parameters.items():
             if parameter.grad is None:
                 continue
@@ -63,16 +66,18 @@ class SI(Quadratic):
                 self.path[name] = torch.zeros_like(parameter, dtype=wide)
                 self.start[name] = parameter.detach().clone()
                 self.latest[name] = self.start[name].clone()
-            self._gradients[name] = parameter.grad
-        names, gradients = self.held(learner)
-        pulled: dict[str, Tensor | None] = dict.fromkeys(self._gradients)
-        if names:
-            moved, importance = self.stretched(learner, names)
-            sums = torch._foreach_addcmul(gradients, moved, importance, value=self.stiffness)
-            pulled.update(zip(names, sums, strict=True))
-        for name, gradient in pulled.items():
-            own = self._gradients[name]
-            learner.parameters[name].grad = own.clone() if gradient is None else gradient.to(own)
+            if name not in self._own:
+                self._own[name] = torch.empty_like(parameter.grad)
+            self._moving.append(name)
+        held = self.held(learner)
+        free = [name for name in self._moving if name not in self.importance]
+        for name in free:
+            self._own[name].copy_(learner.parameters[name].grad)  # type: ignore[arg-type]
+        if not held:
+            return None
+        own = [self._own[name] for name in held]
+        finite = fused.pull(*self.spring(learner, held), self.stiffness, own)
+        return None if free else finite
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Add the step just taken to the path."""
@@ -90,16 +95,16 @@ class SI(Quadratic):
             for name, path in self.path.items()
         }
         self.add(learner, learned)
-        self.path, self.start, self.latest = {}, {}, {}
+        self.path, self.start, self.latest, self._own = {}, {}, {}, {}
 
     @torch.no_grad()
     def _walk(self, learner: Learner) -> None:
-        if not self._gradients:
-            return
-        weights: list[Tensor] = [learner.parameters[name] for name in self._gradients]
-        latest = [self.latest[name] for name in self._gradients]
-        steps = torch._foreach_sub(weights, latest)
-        path = [self.path[name] for name in self._gradients]
-        torch._foreach_addcmul_(path, list(steps), list(self._gradients.values()), value=-1.0)
-        torch._foreach_copy_(latest, weights)
-        self._gradients = {}
+        names, self._moving = self._moving, []
+        # Where a step failed, nothing has moved, and the gradient may not be finite.
+        if names and learner.steps > self._seen:
+            fused.walk(
+                [self.path[name] for name in names],
+                [self._own[name] for name in names],
+                [learner.parameters[name] for name in names],
+                [self.latest[name] for name in names],
+            )

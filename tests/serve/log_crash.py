@@ -4,6 +4,7 @@ python log_crash.py append FOLDER WRITER    appends one event after the other, f
 python log_crash.py group FOLDER WRITER     the same from eight threads through an Appender
 python log_crash.py hold FOLDER WRITER      opens the log and waits for its stdin to end
 python log_crash.py limit FOLDER WRITER     fills the log up to a limit of the file's size
+python log_crash.py trim FOLDER WRITER      appends, and trims all but the newest, for ever
 
 Each acknowledged event is a line: its offset and its id.
 """
@@ -193,5 +194,22 @@ def limit(folder, writer):
         say(log.append([event(f"{writer}-more")])[0], f"{writer}-more")
 
 
+def trim(folder, writer):
+    with SQLiteLog(folder, write=True) as log:
+        after, count = 0, 0
+        while True:
+            ids = [f"{writer}-{count + i}" for i in range(50)]
+            for offset, id in zip(log.append([event(id) for id in ids]), ids, strict=True):
+                say(offset, id)
+            count += len(ids)
+            log.mark(log.last - 40)
+            for _ in range(5):
+                after, _ = log.sweep(after or 0, 20)
+            log.forget_ids(300, 50)
+            log.give_back(4)
+
+
 if __name__ == "__main__":
-    {"append": append, "group": group, "hold": hold, "limit": limit}[sys.argv[1]](*sys.argv[2:])
+    {"append": append, "group": group, "hold": hold, "limit": limit, "trim": trim}[sys.argv[1]](
+        *sys.argv[2:]
+    )

@@ -200,7 +200,8 @@ def test_erasure_is_logged_and_done():
 
     response = ask(parts(log, erase=erase), "/erase", {"subject": "user-7", "id": "x"})
     assert response.status_code == 202
-    assert response.json() == {"id": "erasure:x", "offset": 1}
+    receipt = {"exact": True, "trimmed": 0, "unknown_until": 0}
+    assert response.json() == {"id": "erasure:x", "offset": 1, **receipt}
     assert erased == [("user-7", "operate")]
     assert log.events[0].subject == "user-7"
 

@@ -20,7 +20,7 @@ def test_rows_last_and_come_once(tmp_path):
 
 def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / "quarantine.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(LogError, match="cannot be opened"):
+    with pytest.raises(LogError, match=r"quarantine\.db is damaged"):
         Quarantine(tmp_path)
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
 from lifelong import SI, Strategy
+from lifelong.core.errors import NonFiniteLoss
 
 
 class Shake(Strategy):
@@ -162,3 +163,29 @@ def test_a_model_in_bf16_keeps_a_path_in_fp32():
         assert {value.dtype for value in si.path.values()} == {torch.float32}
         learner.end_task(rows)
     assert {p.dtype for p in learner.parameters.values()} == {torch.bfloat16}
+
+
+class Burst(Strategy):
+    """Makes the gradient infinite when told to."""
+
+    now = False
+
+    def project(self, learner):
+        if self.now:
+            next(iter(learner.parameters.values())).grad.fill_(float("inf"))
+
+
+def test_a_step_that_failed_is_no_part_of_the_path():
+    burst, si = Burst(), SI(0.5)
+    learner = learner_of([burst, si])
+    batches = batches_of(4)
+    learner.begin_task(0)
+    learner.observe(batches[0])
+    path = copied(si.path)
+    burst.now = True
+    with pytest.raises(NonFiniteLoss):
+        learner.observe(batches[1])
+    learner.end_task(batches)
+    assert all(value.isfinite().all() for value in si.importance.values())
+    expected = {name: value.clamp(min=0).count_nonzero() for name, value in path.items()}
+    assert {name: v.count_nonzero() for name, v in si.importance.items()} == expected

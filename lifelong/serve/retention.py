@@ -1,0 +1,246 @@
+"""How much of the event log is kept, and the small steps in which the rest is removed.
+
+The trainer says from which checkpoint on it will never go back (`Floor`); the api, which alone
+writes the log, removes what comes before it (`Retention`). The trainer keeps that checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lifelong.core.errors import ConfigError
+from lifelong.serve.audit import Audit
+from lifelong.serve.history import RECENT, History
+from lifelong.serve.log import SQLiteLog
+from lifelong.serve.quarantine import Quarantine
+from lifelong.serve.versions import write_json
+
+FLOOR = "floor.json"
+SLICE = 200
+"""Events that are looked at in one transaction."""
+PAGES = 64
+"""Pages that are given back in one transaction."""
+IDLE = 2.0
+"""Seconds between looks at whether there is something to do."""
+_UNITS = {"events": 1.0, "days": 86_400.0, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How much of a log is to stay: the newest events by number, age or size.
+
+    Attributes:
+        amount: in events, seconds or bytes.
+        unit: "all", "events", "days" or a unit of bytes.
+
+    Example:
+        >>> Keep.of("30 days"), Keep.of("all").unit
+        (Keep(amount=2592000.0, unit='days'), 'all')
+        >>> Keep.of("10 cm")
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.ConfigError: keep is '10 cm'; give all, or a number of events, ...
+    """
+
+    amount: float
+    unit: str
+
+    @classmethod
+    def of(cls, text: str) -> Keep:
+        """Read a setting such as `30 days`.
+
+        Raises:
+            ConfigError: it is not one.
+        """
+        if text.strip() == "all":
+            return cls(0.0, "all")
+        found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d+)?)\s*(events|days|MB|GB|TB)\s*", text)
+        if found is None or not float(found[1]) > 0:
+            raise ConfigError(
+                f"keep is {text!r}; give all, or a number of events, days, MB, GB or TB: 30 days"
+            )
+        return cls(float(found[1]) * _UNITS[found[2]], found[2])
+
+    def upto(self, log: SQLiteLog, now: float) -> int:
+        """Return the offset up to which events may go."""
+        last, trimmed = log.last, log.trimmed
+        if self.unit == "all":
+            return trimmed
+        if self.unit == "events":
+            return max(trimmed, last - int(self.amount))
+        if self.unit == "days":
+            return max(trimmed, _older(log, trimmed, last, now - self.amount))
+        size = log.size
+        share = min(1.0, self.amount / size) if size else 1.0
+        return max(trimmed, last - int((last - trimmed) * share))
+
+
+def _older(log: SQLiteLog, low: int, high: int, then: float) -> int:
+    """Find, by halving, the last offset received before a time; times ascend but for moments."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        when = log.time_at(middle)
+        if when is not None and when < then:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class Floor:
+    """The trainer's side: which checkpoint it will never go back behind.
+
+    It is the newest one that is old enough to be wanted no more, that leaves three from it on, so
+    that one or two may be damaged, and that is not newer than the versions a rollback may go back
+    to; those hold it back for as much again as is kept, at most. While an erasure is owed it stays.
+
+    Args:
+        folder: the trainer's.
+        log: that it reads.
+        history: its checkpoints.
+        quarantine: forgets the rows that the log no longer has.
+        keep: how much of the log is to stay.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log: SQLiteLog,
+        history: History,
+        quarantine: Quarantine,
+        keep: Keep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = folder / FLOOR
+        self._log, self._history, self._quarantine = log, history, quarantine
+        self._keep, self._clock = keep, clock
+        self._told: tuple[int, int] | None = None
+        self._history.floor, _ = read_floor(folder)
+        self.follow()
+
+    def follow(self) -> None:
+        """Let go of what the log no longer reaches back to; call it before events are taken in."""
+        trimmed = self._log.trimmed
+        if trimmed > self._history.begin:
+            self._history.begin_at(trimmed)
+            self._quarantine.drop(trimmed)
+
+    def tell(self, targets: list[int]) -> None:
+        """Say where the log may begin, if that has changed.
+
+        Args:
+            targets: the last offsets of the versions that a rollback may go back to.
+        """
+        if self._keep.unit == "all" or self._history.owed:
+            return
+        offsets = self._history.offsets
+        if not offsets:
+            return
+        now = (self._choose(offsets, targets), offsets[-1])
+        if now != self._told:
+            self._history.floor = now[0]  # kept from here on, before anybody relies on it
+            write_json(self._path, {"floor": now[0], "passed": now[1]})
+            self._told = now
+
+    def _choose(self, offsets: list[int], targets: list[int]) -> int:
+        begin, last = self._history.begin, self._log.last
+        wanted = self._keep.upto(self._log, self._clock())
+        held = min([wanted, *targets])
+        held = max(held, wanted - (last - wanted))
+        good = [offset for offset in offsets[: 1 - RECENT] if begin <= offset <= held]
+        before = self._history.floor if self._history.floor in offsets else begin
+        return max([before, *good])
+
+
+def read_floor(folder: Path) -> tuple[int, int]:
+    """Return where a trainer's folder says the log may begin, and its newest checkpoint's offset.
+
+    A file that is missing or damaged says nothing: (0, 0).
+
+    Example:
+        >>> read_floor(Path("a folder without a trainer"))
+        (0, 0)
+    """
+    try:
+        told = json.loads((folder / FLOOR).read_bytes())
+        return int(told["floor"]), int(told["passed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0
+
+
+class Retention:
+    """The api's side: removes what is wanted no more, in steps that requests do not notice.
+
+    Each trimming is in the audit before it begins. A step that is killed is undone or done, and
+    the next process goes on.
+
+    Args:
+        log: that is written.
+        trainer: the trainer's folder.
+        audit: is told.
+        keep: as it was configured; "all" for no trimming.
+        remember: how many trimmed events' ids stay known, so that sending one again adds nothing.
+        compact: seconds after which the file is rewritten, if something was trimmed; 0 for never.
+        held: whether something is being decided that needs the log as it is.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        log: SQLiteLog,
+        trainer: Path,
+        audit: Audit,
+        keep: str = "all",
+        *,
+        remember: int = 1_000_000,
+        compact: float = 86_400.0,
+        held: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._log, self._trainer, self._audit = log, trainer, audit
+        self.keep = Keep.of(keep)
+        self._text, self._remember, self._compact = keep, remember, compact
+        self._held, self._clock = held, clock
+        self._after: int | None = 0  # what a process before this one left is removed first
+
+    def step(self) -> float:
+        """Do one small piece of work; return the seconds to wait before the next."""
+        start = time.perf_counter()
+        if self._work():
+            return 4 * (time.perf_counter() - start)  # a fifth of the time, at most
+        return IDLE
+
+    def _work(self) -> bool:
+        if self._after is None and self._begin():
+            self._after = 0
+        if self._after is not None:
+            self._after, _ = self._log.sweep(self._after, SLICE)
+            return True
+        if self._log.forget_ids(self._remember, SLICE):
+            return True
+        if self._due():
+            self._log.rewrite()
+            return True
+        return self._log.free > PAGES and self._log.give_back(PAGES) > PAGES
+
+    def _begin(self) -> bool:
+        """Let the log begin later, if enough can go for it to be worth a decision."""
+        floor, passed = read_floor(self._trainer)
+        trimmed, last = self._log.trimmed, self._log.last
+        if self.keep.unit == "all" or floor - trimmed < max(1, (last - trimmed) // 20):
+            return False
+        if self._held() or not self._log.mark(trimmed, passed):
+            return False
+        details = {"from": trimmed, "to": floor, "keep": self._text}
+        self._audit.append("trim", "retention", details)
+        return self._log.mark(floor, passed)
+
+    def _due(self) -> bool:
+        when = self._log.rewritten
+        return bool(self._compact) and when is not None and self._clock() - when >= self._compact
