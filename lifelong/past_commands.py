@@ -83,12 +83,13 @@ def reproduce(numbers: Sequence[str], folder: Path, path: Path | None) -> list[s
 def _backtest(options: argparse.Namespace) -> int:
     try:
         from lifelong.serve.backtest import backtest
-        from lifelong.serve.past import config_of
+        from lifelong.serve.past import config_of, log_of
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "a package", "serve") from None
     from lifelong.bench.replays import ReplayProgress, named, summary_table, write_page
 
     folder = options.log.parent if options.log.name == "log" else options.log
+    log_of(folder).close()  # complains of a folder that is no service's, before all else
     config = config_of(folder, options.config)
     names = named(options.strategies)
     out = options.out or Path("runs") / "backtest"
@@ -164,10 +165,10 @@ def _check_names(given: dict[str, Any], strategies: Sequence[str]) -> None:
         if owner == "train" and name not in kinds:
             raise UnknownName("setting of train", name, kinds)
         numbers = (int, float) if key == "lr" or kinds.get(name) == "float" else (int,)
-        if owner in ("", "train") and type(value) not in numbers:
-            raise ValueError(f"{key} is {value!r}; give a number")
         if owner not in ("train", *run) and key != "lr":
             raise UnknownName("strategy or setting of this back-test", key, {"lr", "train", *run})
+        if owner in ("", "train") and type(value) not in numbers:
+            raise ValueError(f"{key} is {value!r}; give a number")
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -192,10 +193,7 @@ def _rebuild(options: argparse.Namespace) -> int:
         learner, what = rebuild(config, options.at), f"the learner after event {options.at}"
     else:
         version = versions.from_folder(config.folder / "versions" / str(options.version))
-        learner, what = (
-            rebuild_version(config, version),
-            f"the learner of version {options.version}",
-        )
+        learner, what = rebuild_version(config, version), f"the learner of version {version.number}"
     learner.save(options.out)
     print(f"{what}, after {learner.steps} steps, is in {options.out}")
     return 0

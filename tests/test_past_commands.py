@@ -59,10 +59,11 @@ def test_a_back_test_writes_a_table_a_page_and_the_numbers(service, tmp_path, ca
         (["--strategies", "ewc", "--set", "train.bach=1"], "did you mean 'batch'?"),
         (["--strategies", "ewc", "--set", "train.batch=0"], "batch is 0; it must be 1 or more"),
         (["--strategies", "ewc", "--set", "lr=high"], "lr is 'high'; give a number"),
+        (["--strategies", "ewc", "--set", "rl=high"], "did you mean 'lr'?"),
         (["--strategies", "ewc", "--set", "lr"], "write KEY=VALUE"),
         (["--strategies", ""], "name one or more"),
         (["--from", "9", "--to", "3"], "from 9 to 3"),
-        (["--log", "nowhere"], "configurations beside nowhere name it"),
+        (["--log", "nowhere"], "nowhere is not the folder of a service"),
     ],
 )
 def test_wrong_use_is_explained(service, tmp_path, capsys, words, told):

@@ -84,8 +84,9 @@ def backtest(
 def _settle(log: SQLiteLog, out: Path, first: int, last: int | None, sync: int) -> Stretch:
     """Fix what is replayed, so that an interrupted replay goes on with the same events."""
     path = out / "jobs" / "stretch.json"
-    if path.exists() and last is None:
-        last = int(json.loads(path.read_bytes())["last"])
+    known = json.loads(path.read_bytes()) if path.exists() else {}
+    if last is None:
+        last = known.get("last")
     if not log.last:
         raise LogError(f"the log in {log.folder} is empty; there is nothing to replay")
     last = log.last if last is None else last
@@ -94,15 +95,14 @@ def _settle(log: SQLiteLog, out: Path, first: int, last: int | None, sync: int) 
             f"from {first} to {last}, sync {sync}; the log has the offsets 1 to {log.last}, and "
             "sync is 0 steps or more"
         )
-    erased = log.removed(1, last)
-    if log.removed(first, last) == last - first + 1:
+    erased, begin = log.erased(1, last), known.get("begin", log.trimmed)
+    if last <= begin or log.erased(first, last) == last - first + 1:
         raise LogError(f"all events from {first} to {last} have been erased or trimmed")
-    stretch = Stretch(first, last, sync, erased)
-    if path.exists() and json.loads(path.read_bytes())["erased"] != erased:
+    if known and known["erased"] != erased:
         shutil.rmtree(path.parent)  # what it holds may be of events that were erased since
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"last": last, "erased": erased})
-    return stretch
+    write_json(path, {"last": last, "erased": erased, "begin": begin})
+    return Stretch(first, last, sync, erased, begin)
 
 
 def _place(out: Path, name: str) -> Path:

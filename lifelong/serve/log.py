@@ -144,13 +144,11 @@ class SQLiteLog:
             found = sorted(offset for kind in kinds for (offset,) in db.execute(query, (kind,)))
             return [event_of(self._store.fetch(db, offset)) for offset in found]
 
-    def removed(self, first: int, last: int) -> int:
-        """Count the offsets from `first` to `last` whose events were erased or trimmed."""
-        query = "SELECT count(*) FROM gone WHERE offset BETWEEN ? AND ?"
+    def erased(self, first: int, last: int) -> int:
+        """Count the offsets from `first` to `last` whose events were erased."""
+        query = "SELECT count(*) FROM gone WHERE erased AND offset BETWEEN ? AND ?"
         with self._store.reading() as db:
-            known = int(db.execute(query, (first, last)).get)
-            forgotten = int(db.execute("SELECT forgot FROM state").get)
-        return known + max(0, min(last, forgotten) - first + 1)
+            return int(db.execute(query, (first, last)).get)
 
     @property
     def last(self) -> int:

@@ -30,12 +30,14 @@ class Stretch:
         last: where the replay ends.
         sync: steps after which what would have been served is brought up to date; 0 for never.
         erased: how many of the events up to `last` are gone.
+        begin: the offset after which the log began; 0 unless it was trimmed.
     """
 
     first: int
     last: int
     sync: int
     erased: int
+    begin: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Noting(Upto):
 
     def __init__(self, log: SQLiteLog, stretch: Stretch, checks: Checked) -> None:
         super().__init__(log, stretch.last)
-        self.first = stretch.first
+        self.first, self.begin = stretch.first, stretch.begin
         self.checks = checks
         self.discarded: Callable[[int], bool] = lambda offset: False  # noqa: ARG005
         """Tells whether what became whole at an offset was discarded by a rollback."""
@@ -80,7 +82,7 @@ class Noting(Upto):
 
     def read(self, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events with offsets above `after`, in order."""
-        found = super().read(max(after, self.log.trimmed), limit)
+        found = super().read(max(after, self.begin), limit)
         for event in found:
             self.given.append(event.offset)
             if event.kind == "prediction":

@@ -26,14 +26,14 @@ class Turn:
         rollback: whether rows from `first` to `event` are out since then; an erasure has removed
             its events from the log itself.
         id: of the event.
-        time: when it came, in seconds since 1970.
+        forget: whether it names rows that were learned from events trimmed before.
     """
 
     event: int
     first: int
     rollback: bool
     id: str
-    time: float
+    forget: bool
 
 
 def turns(log: SQLiteLog) -> list[Turn]:
@@ -44,7 +44,7 @@ def turns(log: SQLiteLog) -> list[Turn]:
         >>> with tempfile.TemporaryDirectory() as folder, SQLiteLog(folder, write=True) as log:
         ...     _ = log.append([Event("decision", "d", 0.0, {"discard_after": 0})])
         ...     turns(log)
-        [Turn(event=1, first=1, rollback=True, id='d', time=0.0)]
+        [Turn(event=1, first=1, rollback=True, id='d', forget=False)]
     """
     found = []
     for event in log.of_kinds("erasure", "decision"):
@@ -54,7 +54,8 @@ def turns(log: SQLiteLog) -> list[Turn]:
             first = int(event.data["discard_after"]) + 1
         else:
             continue
-        found.append(Turn(event.offset, first, event.kind == "decision", event.id, event.time))
+        rollback, forget = event.kind == "decision", bool(event.data.get("forget"))
+        found.append(Turn(event.offset, first, rollback, event.id, forget))
     return found
 
 

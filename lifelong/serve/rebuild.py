@@ -73,6 +73,8 @@ def rebuild_version(
 ) -> Learner:
     """Make a version's learner again, from the start of the log, to the last bit of its weights.
 
+    Where the log was trimmed, it begins at the trainer's checkpoint nearest to the version.
+
     The SHA-256 of the weights' file is compared with the one that was registered, so a version
     whose files were pruned can be made again too.
 
@@ -99,7 +101,8 @@ def rebuild_version(
             )
         every, found = turns(log), ""
         for gone_back in _pasts(every, end):
-            learner = replay(config, log, end, gone_back, tell=tell)
+            start = nearest(folder, log, end, gone_back) if log.trimmed else None
+            learner = replay(config, log, end, gone_back, start=start, tell=tell)
             found = digest_of_file(learner)
             if found == wanted:
                 return learner
@@ -134,11 +137,11 @@ def replay(
     """
     if start is None and (trimmed := log.trimmed):
         raise LogError(
-            f"the log was trimmed up to offset {trimmed}: what was learned from there on cannot be "
-            "made again"
+            f"the log was trimmed up to offset {trimmed}, and the trainer has no checkpoint from "
+            f"there to {end} to begin at; older learners cannot be made again"
         )
     schema, _, _ = config.parts()
-    gone = log.removed(1, end)
+    gone = log.erased(1, end)
     with tempfile.TemporaryDirectory(prefix="lifelong-") as folder:
         already(Path(folder), gone_back)
         trainer = Trainer(
@@ -150,7 +153,7 @@ def replay(
         while trainer.step(_CHUNK):
             tell(trainer.at.offset, end)
         trainer.quarantine.close()
-    if log.removed(1, end) != gone:
+    if log.erased(1, end) != gone:
         raise LogError("events were erased while this was learning from them; start it again")
     return trainer.learner
 
@@ -165,16 +168,17 @@ def nearest(
     """
     counted = {turn.event for turn in gone_back}
     while True:
-        before = _done(folder)
-        limit = min(
-            (
-                turn.first - 1
-                for turn in turns(log)
-                if (turn.event in before) != (turn.event in counted)
-            ),
-            default=end,
-        )
-        state = _newest(folder, min(limit, end), log.trimmed)
+        before, trimmed = _done(folder), log.trimmed
+        differing = [
+            turn
+            for turn in turns(log)
+            # What lies before the log's beginning counts for all checkpoints that are left.
+            if turn.event > trimmed and (turn.event in before) != (turn.event in counted)
+        ]
+        if any(turn.forget for turn in differing):
+            return None  # the trainer has not forgotten those rows yet
+        limit = min((turn.first - 1 for turn in differing), default=end)
+        state = _newest(folder, min(limit, end), trimmed)
         if _done(folder) == before:  # else it went back while this was looking
             return state
 
@@ -217,7 +221,7 @@ def _pasts(every: Sequence[Turn], end: int) -> Iterator[list[Turn]]:
 def _why_not(version: Version, log: SQLiteLog, every: Sequence[Turn], found: str) -> str:
     end = version.last_offset
     erased = [turn for turn in every if not turn.rollback and turn.first <= end]
-    gone = log.removed(1, end)
+    gone = log.erased(1, end)
     if erased and gone:
         told = ", ".join(f"{turn.id} at offset {turn.event}" for turn in erased)
         return (

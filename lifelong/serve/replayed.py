@@ -86,7 +86,7 @@ class Replayed:
             try:
                 result = self._run(log, tell)
             finally:
-                if log.removed(1, self.stretch.last) != self.stretch.erased:
+                if log.erased(1, self.stretch.last) != self.stretch.erased:
                     shutil.rmtree(self.folder)  # it may hold rows of what was erased
                     raise LogError("events were erased from the log meanwhile; start it again")
         write_json(self.result_path, result)

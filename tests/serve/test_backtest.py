@@ -76,7 +76,7 @@ def test_all_answer_the_same_rows_once(service, found):
     assert {one["predictions"] for one in found["results"]} == {len(labelled)}
     right = [np.argmax(e.data["output"]) == log.label_of(e.id).data["y"] for e in labelled]
     assert found["served"]["accuracy"] == pytest.approx(np.mean(right))
-    assert found["erased"] == log.removed(1, log.last) > 0
+    assert found["erased"] == log.erased(1, log.last) > 0
 
 
 def test_numbers_fit_together(found):
@@ -154,7 +154,7 @@ def test_what_was_begun_with_other_settings_is_not_gone_on_with(service, tmp_pat
 
 def _job(service, folder, first=1, last=None, sync=1):
     last = service.log.last if last is None else last
-    stretch = Stretch(first, last, sync, service.log.removed(1, last))
+    stretch = Stretch(first, last, sync, service.log.erased(1, last))
     return Replayed(Choice("one"), service.config, service.state, stretch, folder)
 
 
@@ -213,7 +213,7 @@ def test_what_cannot_be_replayed_is_refused(service, tmp_path):
         backtest(service.config, [OWN], tmp_path / "out", first=5, last=4)
     with pytest.raises(ValueError, match="each once"):
         backtest(service.config, [OWN, OWN], tmp_path / "out")
-    gone = next(n for n in range(1, service.log.last) if service.log.removed(n, n))
+    gone = next(n for n in range(1, service.log.last) if service.log.erased(n, n))
     with pytest.raises(LogError, match=f"all events from {gone} to {gone} have been erased"):
         backtest(service.config, [OWN], tmp_path / "out", first=gone, last=gone)
     tick = service.log.last
@@ -232,3 +232,14 @@ def test_an_erasure_meanwhile_stops_it_and_leaves_nothing_behind(tmp_path):
             backtest(service.config, [OWN], tmp_path / "out", tell=erase)
         assert not (tmp_path / "out/jobs/as-configured").exists()
         assert backtest(service.config, [OWN], tmp_path / "out")["erased"] > 0
+
+
+def test_a_trimmed_log_is_replayed_from_its_beginning(tmp_path):
+    with Recorded(tmp_path, stream(60)) as service:
+        begin = service.log.last
+        service.add([*examples(40, seed=9), Event("tick", "end", 0.0, {})])
+        service.log.trim(begin + 1)
+        [one] = backtest(service.config, [OWN], tmp_path / "out")["results"]
+        assert one["rows"] == 40
+        with pytest.raises(LogError, match=f"all events from 1 to {begin} have been erased or tri"):
+            backtest(service.config, [OWN], tmp_path / "out", last=begin)

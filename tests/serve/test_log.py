@@ -706,4 +706,4 @@ def test_events_of_a_kind_and_what_is_gone_are_found(log):
     log.erase("ann")
     assert [event.id for event in log.of_kinds("erasure", "tick")] == ["t", "x"]
     assert log.of_kinds("label") == []
-    assert [log.removed(*span) for span in ((1, 5), (1, 1), (2, 2), (3, 5))] == [2, 1, 0, 1]
+    assert [log.erased(*span) for span in ((1, 5), (1, 1), (2, 2), (3, 5))] == [2, 1, 0, 1]

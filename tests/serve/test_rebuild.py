@@ -156,11 +156,18 @@ def test_checkpoints_that_saw_what_is_erased_now_are_not_begun_at(tmp_path):
         assert weights_sha256(learner.model) == weights_sha256(service.trainer.learner.model)
 
 
-def test_a_trimmed_log_is_not_taken_for_a_whole_one(tmp_path):
+def test_a_trimmed_log_is_begun_at_a_checkpoint(tmp_path):
     with Recorded(tmp_path, stream(60)) as service:
-        end = service.log.last
-        weights = weights_sha256(service.trainer.learner.model)
-        service.log.trim(20)
-        assert weights_sha256(rebuild(service.config, end).model) == weights
-        with pytest.raises(LogError, match="was trimmed up to offset 19"):
-            rebuild(service.config, 30, checkpoints=False)
+        begin = service.log.last
+        service.add(examples(40, seed=9))
+        version = service.version()
+        service.log.trim(begin + 1)
+        assert service.log.trimmed == begin
+        learner = rebuild_version(service.config, version)
+        assert weights_sha256(learner.model) == weights_sha256(service.trainer.learner.model)
+        middle = rebuild(service.config, begin + 20)
+        assert middle.steps < learner.steps
+        with pytest.raises(LogError, match=f"trimmed up to offset {begin}, and the trainer has no"):
+            rebuild(service.config, begin - 1)
+        with pytest.raises(LogError, match="older learners cannot be made again"):
+            rebuild(service.config, begin + 20, checkpoints=False)
