@@ -79,7 +79,7 @@ class Service:
             stderr=subprocess.STDOUT,
         )
         try:
-            until(lambda: self.api_pid() and self.alive(), 100)
+            until(lambda: self.api_pid() and self.alive(), 200)
         except BaseException:
             self.__exit__(None)
             raise
