@@ -137,6 +137,7 @@ class Api:
             first_of=self.first_of,
             traces_of=self.traces_of,
             learned_until=self.learned_until,
+            bar=lambda offset: _aside(lambda: self.deployment.bar(offset)),
             metrics=self.metrics,
             log=serve.log,
             batch_rows=serve.batch_rows,

@@ -20,6 +20,7 @@ from lifelong.serve.versions import write_json
 
 _log = logging.getLogger("lifelong.serve")
 VERDICT = "candidate.json"
+BARRED = "barred.json"
 RECOMMENDED = "recommended"
 """The alias of a version that an operator is advised to promote."""
 
@@ -62,6 +63,17 @@ class Deployment:
         self.holder = Holder(self._whole(champion))
         champion = self.holder.current.version
         self.exposure: Exposure | None = None
+        self._barred: set[int] = set()
+        path = registry.folder / BARRED
+        try:
+            self._barred = {int(number) for number in json.loads(path.read_bytes())["versions"]}
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError) as error:
+            raise RegistryError(
+                f"{path} is damaged ({error}); write the versions that learned from discarded "
+                'events into it, {"versions": [4, 5]}, or delete it if there are none'
+            ) from error
         self._assignment = Assignment(champion)
         self._resume(champion)
         self._check_recommended()
@@ -79,6 +91,8 @@ class Deployment:
             RegistryError: its files are not whole; what answers is as before.
         """
         with self._one:
+            if action == "promote":
+                self._check_barred(number)
             snapshot = self._snapshot(number)
             self.registry.set_alias("champion", number)
             self._answer(snapshot, None, None)
@@ -94,6 +108,7 @@ class Deployment:
             ValueError: the share is not within 0 to 1.
         """
         with self._one:
+            self._check_barred(number)
             champion, before, now = self.holder.current.version, self.exposure, time.time()
             if number == champion:
                 raise RegistryError(f"version {number} is the champion; name another version")
@@ -151,6 +166,18 @@ class Deployment:
             self.audit.append("recommend" if recommend else "verdict", who, facts)
         return number
 
+    def bar(self, offset: int) -> None:
+        """Promote no version any more that has learned from events after an offset.
+
+        They are being discarded. What the trainer asked for before it knew must not bring them
+        back; versions that it makes when it has gone back are others.
+        """
+        with self._one:
+            newly = {v.number for v in self.registry.versions() if v.last_offset > offset}
+            barred = self._barred | newly
+            write_json(self.registry.folder / BARRED, {"versions": sorted(barred)})
+            self._barred = barred
+
     def choose(self, subject: str) -> Choice:
         """Return who is to answer this user, or a request of nobody in particular by its id."""
         return self._assignment.choose(subject)
@@ -166,6 +193,13 @@ class Deployment:
             "verdict": verdict,
             "canary": None if exposure is None else exposure.record(),
         }
+
+    def _check_barred(self, number: int) -> None:
+        if number in self._barred:
+            raise RegistryError(
+                f"version {number} has learned from events that were discarded; promote one that "
+                "was made since, or roll back to it if they should not have been"
+            )
 
     def _whole(self, champion: int) -> Snapshot:
         """Load the champion; where its files are damaged, go back to the last one that is whole."""

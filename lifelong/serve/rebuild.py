@@ -16,6 +16,7 @@ from lifelong.serve.config import Config
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.past import Turn, Upto, already, log_of, one_thread, turns
+from lifelong.serve.startup import checked_learner
 from lifelong.serve.trainer import Trainer
 from lifelong.serve.versions import WEIGHTS, Version
 from lifelong.serve.weights import weights_of
@@ -99,6 +100,10 @@ def rebuild_version(
             raise LogError(
                 f"version {version.number} is of offset {end}; the log ends at {log.last}"
             )
+        if not end:  # the first one: as the learner is made, with its classes
+            learner = checked_learner(config)
+            if digest_of_file(learner) == wanted:
+                return learner
         every, found = turns(log), ""
         for gone_back in _pasts(every, end):
             start = nearest(folder, log, end, gone_back) if log.trimmed else None

@@ -92,6 +92,8 @@ class Releases:
             self.trial = None
             self.purge.go_on(self._champion.version)
             return
+        if self.trial is not None and self.trainer.at.offset < self.trial.offset:
+            self.trial = None  # it went back: the candidate may know what is not to be known
         if self.guard is not None and self.guard.breached:
             self._undo(self.guard)
         if self.trial is not None:

@@ -96,6 +96,7 @@ class Parts:
         traces_of: what was learned from a subject's events that the log no longer has, for the
             erasure event: {"forget": keys of rows, "first": offset, "unknown": offset}.
         learned_until: the last offset that a version had learned from.
+        bar: has no version that learned from events after an offset promoted any more.
         choose: who answers a subject, or the id of a request without one.
         not_ready: why no requests should be sent here now; None if they should.
         log: "durable" answers a prediction once its event is; "async" at once. In both, a
@@ -135,6 +136,7 @@ class Parts:
     first_of: Callable[[str], int] = lambda _: 1
     traces_of: Callable[[str], dict[str, Any]] = lambda _: {}
     learned_until: Callable[[int], int] = lambda _: 0
+    bar: Callable[[int], Awaitable[None]] = _nothing
     choose: Callable[[str], Choice] = lambda _: Choice("champion")
     not_ready: Callable[[], str | None] = lambda: None
     log: Literal["durable", "async"] = "durable"
@@ -421,6 +423,7 @@ class Routes:
                 }
                 if discard:
                     data["discard_after"] = self.parts.learned_until(number)
+                    await self.parts.bar(data["discard_after"])
                 known = Event("decision", id, self.parts.clock(), data, source=caller)
                 [offset] = await self._record([known])
             else:

@@ -90,7 +90,8 @@ class LwF(Strategy):
         groups = self.known if learner.task_aware else [None]
         losses = [self._distance(student, taught, classes) for classes in groups]
         tasks = len(self.known) if self.per_task else 1
-        return self.strength * tasks * torch.stack(losses).mean()
+        mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        return self.strength * tasks * mean
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Take the model as it is for the next teacher."""
@@ -113,6 +114,6 @@ class LwF(Strategy):
         else:
             taught, student, rest = taught[:, classes], student[:, classes], 0
         target = F.softmax(taught.float() / self.temperature, 1)
-        answer = F.log_softmax(student.float() / self.temperature, 1)
-        wanted = F.pad(target, (0, rest))
-        return -(self.temperature**2) * (wanted * answer).sum(1).mean()
+        if rest:
+            target = F.pad(target, (0, rest))
+        return self.temperature**2 * F.cross_entropy(student.float() / self.temperature, target)

@@ -30,7 +30,7 @@ def test_ten_kills_lose_nothing_and_do_nothing_twice():
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of its own, and a function that leaves so many bytes of room on it."""
-    size = 48 << 20
+    size = 96 << 20
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)]
     try:
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
@@ -91,8 +91,9 @@ def test_a_full_disk_is_told_to_clients_and_recovers_when_there_is_room(small_di
             Undisturbed(service, service.folder / name, log).trainer
             for name in ("state/trainer", "undisturbed")
         )
-        own.catch_up()
-        undisturbed.catch_up()
+        while own.at.offset < log.last or undisturbed.at.offset < own.at.offset:
+            own.catch_up()  # a tick may come meanwhile
+            undisturbed.catch_up()
         assert differences(own.state_dict(), undisturbed.state_dict()) == []
         log.close()
         assert lost() == []

@@ -184,7 +184,7 @@ def test_a_damaged_champion_is_named_and_the_one_before_answers(config, capsys, 
     assert str(path) in told
     api = Api(config)
     api.close()
-    assert api.holder.current.version == 1
+    assert api.deployment.holder.current.version == 1
     assert served(config.folder)["champion"] == 1
     assert "version 2 was truncated or altered" in caplog.text
     assert api.audit.entries()[-1]["details"]["version"] == 1

@@ -173,3 +173,22 @@ def test_declining_takes_a_recommendation_back(folder):
     made.registry.retire(2, "erasure")
     with pytest.raises(RegistryError, match="no version"):
         Deployment(Registry(folder / "none"), made.audit, numbered, lambda: 0)
+
+
+def test_a_version_that_learned_what_is_discarded_is_promoted_no_more(folder):
+    made = deployment(folder)
+    made.serve("promote", 3, "it is better", "trainer")
+    made.serve("rollback", 1, "wrong labels", "operator")
+    made.bar(1)
+    for again in (made, deployment(folder)):  # after a restart, too
+        with pytest.raises(RegistryError, match="version 3 has learned from events that were dis"):
+            again.serve("promote", 3, "it is better", "trainer")
+        with pytest.raises(RegistryError, match="version 2 has learned from events that were dis"):
+            again.challenge(2, 0.1, "a canary", "trainer")
+        assert served(folder)["champion"] == 1
+        again.holder.current = numbered(1)
+    made.serve("rollback", 3, "they were right after all", "operator")
+    assert served(folder)["champion"] == 3
+    (folder / "barred.json").write_text("{")
+    with pytest.raises(RegistryError, match=r"barred.json is damaged .* or delete it"):
+        deployment(folder)

@@ -346,3 +346,11 @@ def test_an_erasure_withdraws_what_saw_it_and_tells_the_receipts(tmp_path):
     assert {one["version"] for one in retired["facts"]["retired"]} >= {2}
     assert retired["facts"]["served"] == {"version": 1, "sha256": "sha256 of 1"}
     assert loop.registry.get(2).retired == "erasure"
+
+
+def test_a_candidate_of_a_learner_that_went_back_is_judged_no_more(loop):
+    loop.teach(examples(300))
+    of_before = Trial(loop.releases._champion, loop.releases._champion, 10**6)
+    loop.releases.trial = of_before
+    loop.releases.consider()
+    assert loop.releases.trial is not of_before
