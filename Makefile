@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo serve test check bench chaos clean
+.PHONY: demo serve test slow check bench chaos clean
 
 LOOPS ?= 200
 
@@ -16,6 +16,9 @@ serve: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+slow: $(READY)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 check: $(READY)
 	$(BIN)/ruff format --check .

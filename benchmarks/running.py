@@ -140,14 +140,10 @@ class Running:
 
     def pid(self, kind: str) -> int | None:
         """Find a process of the supervisor's, also one that is only now starting."""
-        assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        with contextlib.suppress(OSError):
-            for pid in map(int, children.read_text().split()):
-                with contextlib.suppress(OSError):
-                    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                    if kind.encode() in words:
-                        return pid
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            pid = int(json.loads((self.state / "processes.json").read_bytes())[kind])
+            os.kill(pid, 0)
+            return pid
         return None
 
     def kill(self, *kinds: str) -> list[int]:

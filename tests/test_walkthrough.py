@@ -31,6 +31,7 @@ def test_model_and_schema_take_less_than_thirty_lines():
     assert lines < 30
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # six processes import torch, and the page's readings are sent
 def test_the_page_from_start_to_end(tmp_path):
     port = free_port()

@@ -23,7 +23,7 @@ from lifelong.core.errors import LifelongError, LogError, RegistryError
 from lifelong.serve.app import create_app, settle
 from lifelong.serve.appender import Appender, Busy
 from lifelong.serve.audit import Audit
-from lifelong.serve.auth import Key, Keys, hash_of
+from lifelong.serve.auth import INTERNAL, Key, Keys, hash_of
 from lifelong.serve.config import Config
 from lifelong.serve.deployment import Deployment
 from lifelong.serve.events import Event
@@ -39,9 +39,6 @@ from lifelong.serve.snapshot import Snapshot
 from lifelong.serve.status import Status
 from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
-
-INTERNAL = "LIFELONG_INTERNAL_KEY"
-"""The variable with which the supervisor tells both processes the trainer's key."""
 
 HELD = 60.0
 """Seconds for which the log stays as it is after somebody asked how far to go back."""

@@ -15,6 +15,8 @@ from lifelong.core.errors import ConfigError, LifelongError
 
 Role: TypeAlias = Literal["predict", "learn", "operate"]
 ROLES: tuple[Role, ...] = get_args(Role)
+INTERNAL = "LIFELONG_INTERNAL_KEY"
+"""The variable with which the supervisor tells both processes the trainer's key."""
 LOCAL = "local"
 """The name of clients on this machine, where no keys are configured."""
 

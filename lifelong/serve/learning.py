@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from lifelong.core.errors import LifelongError, LogError
-from lifelong.serve.api import INTERNAL
+from lifelong.serve.auth import INTERNAL
 from lifelong.serve.chronicle import Chronicle
 from lifelong.serve.client import Client
 from lifelong.serve.config import Config

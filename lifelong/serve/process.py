@@ -1,7 +1,8 @@
-"""`python -m lifelong.serve.process api|trainer CONFIG`: one process of the service."""
+"""One process of the service: `python -m lifelong.serve.process api|trainer CONFIG`, or forked."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from lifelong.core.errors import LifelongError
 from lifelong.serve import logs
+from lifelong.serve.auth import INTERNAL
 from lifelong.serve.config import Config
 
 
@@ -31,6 +33,21 @@ def main(arguments: list[str]) -> int:
         logging.getLogger("lifelong.serve").error("%s cannot go on: %s", kind, error)
         return 1
     return 0
+
+
+def process_main(kind: str, path: Path, key: str) -> None:
+    """Be one process of the service, forked from one that serves nobody.
+
+    Args:
+        kind: "api" or "trainer".
+        path: of the configuration.
+        key: with which the trainer asks the api.
+    """
+    os.setsid()  # a ctrl-C is for the supervisor alone
+    os.environ[INTERNAL] = key
+    with contextlib.suppress(OSError):  # where there is such a thing, `ps` shows it
+        Path("/proc/self/comm").write_text(f"lifelong {kind}")
+    raise SystemExit(main([kind, str(path)]))
 
 
 if __name__ == "__main__":

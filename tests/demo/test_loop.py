@@ -22,6 +22,7 @@ def alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(500)  # seven processes import torch and MLflow, one after the other
 def test_the_loop_holds_what_it_claims_and_leaves_nothing_running(tmp_path, capsys, monkeypatch):
     pids = []
@@ -104,6 +105,7 @@ def test_digits_to_measure_with_are_never_sent():
     assert not any(tuple(rows.draw(range(10))[0]) in held for _ in range(500))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_endless_service_runs_until_it_is_stopped(tmp_path, monkeypatch, capsys):
     def interrupt(seconds: float) -> None:

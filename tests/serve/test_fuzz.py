@@ -35,6 +35,7 @@ def test_schemathesis_finds_nothing(case):
     case.call_and_validate(headers={"X-API-Key": ROLES.get(case.path) or "operate"})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # processes that import torch and MLflow
 def test_broken_requests_are_no_errors_of_the_service_and_leave_no_memory_behind(tmp_path):
     with Running(tmp_path, CONFIG) as service, Client(service.url) as client:

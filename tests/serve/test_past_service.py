@@ -10,7 +10,8 @@ from lifelong.cli import main
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry, served
 
-pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow, several times over
+# Processes that import torch and MLflow, several times over.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
