@@ -77,6 +77,16 @@ def test_only_what_it_can_read_is_worked_on():
     assert fused._kernels(rows) is None
 
 
+def test_what_differs_in_shape_is_refused_and_never_read_past_its_end():
+    gradients, *spring = (tensors(seed) for seed in range(4))
+    for place in range(3):
+        wrong = [list(column) for column in spring]
+        wrong[place][0] = torch.zeros(3)
+        assert fused._kernels(gradients, *wrong) is None
+        with pytest.raises(RuntimeError, match="must match the size"):
+            fused.pull(gradients, *wrong, 1.0)
+
+
 def taught(strategies):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(250, 200), torch.nn.Tanh(), torch.nn.Linear(200, 4))

@@ -86,7 +86,11 @@ def _kernels(*columns: Sequence[Tensor]) -> ModuleType | None:
     """Find the compiled loops, if they can work on these tensors and are worth it."""
     if sum(tensor.numel() for tensor in columns[0]) < SMALL or torch.get_num_threads() > 1:
         return None
-    for column in columns:
+    shapes = [tensor.shape for tensor in columns[0]]
+    for column in filter(None, columns):
+        # The loops see addresses alone: what differs in shape is for torch, which says so.
+        if [tensor.shape for tensor in column] != shapes:
+            return None
         for tensor in column:
             if tensor.dtype is not torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
                 return None
