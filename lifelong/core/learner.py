@@ -177,7 +177,7 @@ class Learner:
                 output = forward(
                     self._train_model, batch.x, batch.task if self.task_aware else None
                 )
-            loss = mean_loss(self._loss, output, batch)
+            loss = self.mean_loss(output, batch)
             for strategy in self._penalising:
                 loss = loss + strategy.penalty(self, batch, output)
             self._backward(loss, batch, output)
@@ -240,6 +240,10 @@ class Learner:
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Compute the loss of each row, (rows,), or a scalar if that is all the loss gives."""
         return self._loss(output, batch)
+
+    def mean_loss(self, output: Any, batch: Batch) -> Tensor:
+        """Compute the mean of the rows' losses by the batch's weights, in the fewest operations."""
+        return mean_loss(self._loss, output, batch)
 
     def predict(self, x: Inputs, task: int | Tensor | None = None, *, rows: int = 512) -> Tensor:
         """Compute the model's outputs in eval mode, `rows` at a time.

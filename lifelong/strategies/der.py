@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
-from lifelong.core.loss import reduce
 from lifelong.nets.heads import MASKED
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.replay import Replay
@@ -130,10 +129,9 @@ class DERpp(DER):
         distance = super().penalty(learner, batch, output)
         if self._labelled is None:
             return distance
-        rows = self._labelled
-        labelled = replace(batch.rows(rows), weight=None)
-        losses = learner.loss(output[rows], labelled)
-        return distance + self.label_strength * reduce(losses, labelled)
+        labelled = replace(batch.rows(self._labelled), weight=None)
+        known = learner.mean_loss(output[self._labelled], labelled)
+        return torch.add(distance, known, alpha=self.label_strength)
 
 
 def appended(batch: Batch, drawn: dict[str, Tensor]) -> tuple[Batch, slice]:
