@@ -58,6 +58,8 @@ class Balanced(Policy):
         order, parts = split(group, rows)
         for id in arrivals(order, parts, self._slots):
             self._slots[id], self._room[id], self._seen[id] = NONE, 0, 0
+        if sum(self._seen.values()) == self.held <= self.capacity - rows:
+            return self._append(order, parts)
         offered = {id: stop - start for id, start, stop in parts}
         freed = []
         if not settled(self._room, offered, self.capacity):
@@ -68,6 +70,15 @@ class Balanced(Policy):
         else:
             slots, taken = self._fill_up(parts, chance, Free(freed, self.held))
         return keep_last(slots, order[taken], self._scratch)
+
+    def _append(self, order: Slots, parts: list[tuple[int, int, int]]) -> tuple[Slots, Slots]:
+        """Take every row, while all that came so far are held and there is room for these too."""
+        slots = np.arange(self.held, self.held + len(order))
+        for id, start, stop in parts:
+            self._slots[id] = np.concatenate((self._slots[id], slots[start:stop]))
+            self._room[id] = self._seen[id] = len(self._slots[id])
+        self.held += len(order)
+        return slots, order
 
     def _share(self, offered: Mapping[int, int], generator: torch.Generator) -> list[Slots]:
         """Set the shares anew and free random rows of the groups above theirs."""
