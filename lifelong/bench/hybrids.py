@@ -31,16 +31,16 @@ HYBRIDS: Mapping[str, Hybrid] = {
     "taught-replay": Hybrid(
         "replay+lwf",
         "a small memory, and a copy of the model; the answers on replayed rows are held too",
-        {"replay": {"capacity": 200}, "lwf": {"rows": "all"}},
+        {"replay": {"capacity": 200}, "lwf": {"strength": 0.3, "rows": "all"}},
     ),
     "feature-replay": Hybrid(
         "features+replay",
-        "features that other parts of a system rely on, such as embeddings",
+        "features that other parts of a system rely on, such as embeddings kept elsewhere",
         {"replay": {"capacity": 200, "policy": "balanced"}},
     ),
     "podnet": Hybrid(
         "pooled+replay",
-        "images, a convolutional network, many small tasks",
+        "images, a convolutional network that began with many classes; few more at a time",
         {"replay": {"capacity": 500, "policy": "balanced"}},
     ),
     "mean-er": Hybrid(
@@ -56,7 +56,7 @@ HYBRIDS: Mapping[str, Hybrid] = {
     "day-and-night": Hybrid(
         "sleep+lwf",
         "cheap steps by day, and time to catch up between tasks",
-        {"sleep": {"capacity": 200}},
+        {"sleep": {"capacity": 200}, "lwf": {"strength": 0.1}},
     ),
 }
 """Every hybrid by name; `lifelong run --strategy NAME` takes them as it takes strategies."""

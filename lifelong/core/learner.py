@@ -210,7 +210,7 @@ class Learner:
         """Let strategies consolidate without a task's end: by a cadence, or when drift says so.
 
         Gradients that have been accumulated for less than a whole step make one before, with the
-        mean of their batches. When a strategy fails, all are as they were before.
+        mean of their batches. When a strategy fails, all are as they were before, and the model.
         """
         data = data.data if isinstance(data, HasData) else data
         if isinstance(data, Iterator):
