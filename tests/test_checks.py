@@ -46,7 +46,9 @@ STRATEGIES = {
     "pooled": lambda: [PooledDistillation(0.5, rows="replayed"), Replay(100)],
     "mean teacher": lambda: [Replay(100), MeanTeacher(0.1, decay=0.9)],
     "adaptive by schedule": lambda: Adaptive(EWC(30.0), schedule=Rising(over=8, start=0.5)),
-    "adaptive by feedback": lambda: Adaptive(EWC(30.0), feedback=Feedback(share=0.2, every=4)),
+    "adaptive by feedback": lambda: Adaptive(
+        EWC(30.0), feedback=Feedback(share=0.2, every=4, capacity=60)
+    ),
     "sleep": lambda: Sleep(100, steps=10, rows=16, prune=0.3),
 }
 
