@@ -44,9 +44,9 @@ class Rising:
         ValueError: fewer than 1 step, or a negative share.
 
     Example:
-        >>> rising = Rising(over=100, start=0.2)
+        >>> rising = Rising(over=100, start=0.5)
         >>> [rising(Progress(tasks=1, steps=steps)) for steps in (0, 50, 500)]
-        [0.2, 0.6, 1.0]
+        [0.5, 0.75, 1.0]
     """
 
     over: int = 1000
