@@ -47,7 +47,7 @@ STRATEGIES = {
     "mean teacher": lambda: [Replay(100), MeanTeacher(0.1, decay=0.9)],
     "adaptive by schedule": lambda: Adaptive(EWC(30.0), schedule=Rising(over=8, start=0.5)),
     "adaptive by feedback": lambda: Adaptive(
-        EWC(30.0), feedback=Feedback(share=0.2, every=4, capacity=60)
+        EWC(30.0), feedback=Feedback(share=0.2, every=4, capacity=60, bound=3.0)
     ),
     "sleep": lambda: Sleep(100, steps=10, rows=16, prune=0.3),
 }

@@ -45,7 +45,8 @@ class Feedback:
         capacity: how many held-out rows to keep, equally many for each task.
         every: how many steps lie between measurements.
         rate: of the logarithm of the factor, at each measurement.
-        bound: the largest factor; its inverse is the smallest.
+        bound: the largest factor; its inverse is the smallest. With plain SGD a pull that is too
+            strong diverges: keep bound * strength below what is stable.
 
     Raises:
         ValueError: a setting out of range.
@@ -64,7 +65,7 @@ class Feedback:
         capacity: int = 500,
         every: int = 50,
         rate: float = 0.2,
-        bound: float = 100.0,
+        bound: float = 10.0,
     ) -> None:
         _between(0, 1, max_forgetting=max_forgetting, max_intransigence=max_intransigence)
         _between(0, 0.5, share=share)
