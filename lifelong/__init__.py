@@ -19,7 +19,25 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
-    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+    from lifelong.strategies import (
+        DER,
+        EWC,
+        L2,
+        MAS,
+        SI,
+        Adaptive,
+        ClassRatio,
+        DERpp,
+        FeatureDistillation,
+        Feedback,
+        LwF,
+        MeanTeacher,
+        PerTask,
+        PooledDistillation,
+        Replay,
+        Rising,
+        Sleep,
+    )
 
 __version__ = "0.1.0"
 
@@ -29,13 +47,22 @@ __all__ = [
     "L2",
     "MAS",
     "SI",
+    "Adaptive",
     "Batch",
+    "ClassRatio",
     "DERpp",
+    "FeatureDistillation",
+    "Feedback",
     "Learner",
     "LifelongError",
     "LwF",
+    "MeanTeacher",
     "Memory",
+    "PerTask",
+    "PooledDistillation",
     "Replay",
+    "Rising",
+    "Sleep",
     "Strategy",
     "TaskSpec",
     "cross_entropy",

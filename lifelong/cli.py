@@ -214,33 +214,27 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from lifelong.bench.recipes import RECIPES
+    from lifelong.bench import listing
     from lifelong.bench.reproduce import read_table, table_names
     from lifelong.bench.suites import SUITES
     from lifelong.memory import POLICIES
     from lifelong.streams import DATASETS
 
-    rows: dict[str, list[tuple[str, ...]]] = {
-        "suites": [(name, suite.summary) for name, suite in SUITES.items()],
-        "strategies": [
-            ("name", "family", "stores", "needs", "paper"),
-            *((name, r.family, r.stores, r.needs, r.paper) for name, r in RECIPES.items()),
-        ],
-        "datasets": [(name, data.description) for name, data in DATASETS.items()],
-        "policies": [
-            (name, (policy.__doc__ or "").splitlines()[0]) for name, policy in POLICIES.items()
-        ],
-        "tables": [(name, read_table(name).title) for name in table_names()],
+    policies = [(name, (policy.__doc__ or "").splitlines()[0]) for name, policy in POLICIES.items()]
+    lines = {
+        "suites": listing.aligned([(name, suite.summary) for name, suite in SUITES.items()]),
+        "strategies": listing.strategies(),
+        "datasets": listing.aligned([(name, data.description) for name, data in DATASETS.items()]),
+        "policies": listing.aligned(policies),
+        "tables": listing.aligned([(name, read_table(name).title) for name in table_names()]),
     }
-    if options.what is not None and options.what not in rows:
-        raise UnknownName("list", options.what, rows)
-    for name in [options.what] if options.what else rows:
+    if options.what is not None and options.what not in lines:
+        raise UnknownName("list", options.what, lines)
+    for name in [options.what] if options.what else lines:
         if options.what is None:
             print(f"\n{name}")
-        widths = [max(map(len, column)) for column in zip(*rows[name], strict=True)]
-        for row in rows[name]:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            print("  " + "  ".join(cells).rstrip())
+        for line in lines[name]:
+            print(f"  {line}".rstrip())
     return 0
 
 

@@ -152,13 +152,15 @@ def choices(names: Sequence[str], texts: Sequence[str], plan: Plan) -> list[Choi
 def _check_names(given: dict[str, Any], strategies: Sequence[str]) -> None:
     """Refuse settings that would change nothing, and of the trainer those that it has not."""
     from lifelong.bench import recipes
+    from lifelong.bench.hybrids import HYBRIDS
     from lifelong.serve.backtest import AS_CONFIGURED
     from lifelong.serve.trainer import Plan
 
     kinds = {field.name: str(field.type) for field in fields(Plan)}
     for name in strategies:
-        if "+" not in name and name not in recipes.RECIPES:
-            raise UnknownName("strategy", name, [*recipes.RECIPES, AS_CONFIGURED])
+        known = [*recipes.RECIPES, *HYBRIDS, AS_CONFIGURED]
+        if "+" not in name and name not in known:
+            raise UnknownName("strategy", name, known)
     run = {part for name in strategies for part in recipes.parts(name)}
     for key, value in given.items():
         owner, _, name = key.rpartition(".")

@@ -5,7 +5,25 @@ import pytest
 import torch
 from broken_strategies import BROKEN, Plain
 
-from lifelong import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay, Strategy
+from lifelong import (
+    DER,
+    EWC,
+    L2,
+    MAS,
+    SI,
+    Adaptive,
+    ClassRatio,
+    DERpp,
+    FeatureDistillation,
+    Feedback,
+    LwF,
+    MeanTeacher,
+    PooledDistillation,
+    Replay,
+    Rising,
+    Sleep,
+    Strategy,
+)
 from lifelong.checks import CHECKS, CheckFailed, check_strategy
 from lifelong.checks.settings import SETTINGS, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
@@ -23,6 +41,15 @@ STRATEGIES = {
     "replay balanced": lambda: Replay(capacity=150, policy="balanced", by="task"),
     "der": lambda: DER(capacity=150),
     "derpp": lambda: DERpp(capacity=150, policy="balanced"),
+    "lwf on all rows": lambda: [Replay(100), LwF(0.3, rows="all")],
+    "features": lambda: [FeatureDistillation(0.5), Replay(100)],
+    "pooled": lambda: [PooledDistillation(0.5, rows="replayed"), Replay(100)],
+    "mean teacher": lambda: [Replay(100), MeanTeacher(0.1, decay=0.9)],
+    "adaptive by schedule": lambda: Adaptive(EWC(30.0), schedule=Rising(over=8, start=0.5)),
+    "adaptive by feedback": lambda: Adaptive(
+        EWC(30.0), feedback=Feedback(share=0.2, every=4, capacity=60, bound=3.0)
+    ),
+    "sleep": lambda: Sleep(100, steps=10, rows=16, prune=0.3),
 }
 
 TOGETHER = {
@@ -33,6 +60,16 @@ TOGETHER = {
     "mas + l2 + replay": lambda: [MAS(0.1), L2(0.1), Replay(24, policy="ring")],
     "lwf + si + ewc": lambda: [LwF(), SI(), EWC(10.0, decay=0.5)],
     "der + lwf": lambda: [DER(24), LwF(per_task=True)],
+    "adaptive lwf + der": lambda: [
+        Adaptive(LwF(), schedule=ClassRatio(), feedback=Feedback(share=0.2, every=3)),
+        DER(24),
+    ],
+    "features + mean teacher + replay": lambda: [
+        FeatureDistillation(0.5),
+        MeanTeacher(rows="all"),
+        Replay(24),
+    ],
+    "sleep + ewc + pooled": lambda: [Sleep(24, steps=3), EWC(10.0), PooledDistillation()],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
 }
 

@@ -8,9 +8,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from lifelong.bench.hybrids import HYBRIDS
 from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
-from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+from lifelong.strategies import (
+    DER,
+    EWC,
+    L2,
+    MAS,
+    SI,
+    Adaptive,
+    ClassRatio,
+    DERpp,
+    FeatureDistillation,
+    Feedback,
+    LwF,
+    MeanTeacher,
+    PooledDistillation,
+    Replay,
+    Sleep,
+)
 
 Bound = Literal["joint", "cumulative"]
 
@@ -23,7 +40,8 @@ class Recipe:
         make: makes it from its settings; None for fine-tuning and the bounds.
         family: how it works against forgetting.
         stores: what it keeps between tasks; P is the size of the model.
-        needs: what it must be told.
+        needs: what it must be told: "nothing", or of "boundaries" (that tasks end) and "task ids"
+            those that it cannot do without, joined by ", ".
         paper: where it comes from.
         bound: the rows it may train on, if it is a bound.
     """
@@ -40,7 +58,7 @@ class Recipe:
 
         Example:
             >>> RECIPES["lwf"].settings()
-            {'strength': 1.0, 'temperature': 2.0, 'per_task': False}
+            {'strength': 1.0, 'temperature': 2.0, 'per_task': False, 'rows': 'new'}
         """
         return {name: parameter.default for name, parameter in self._parameters().items()}
 
@@ -66,7 +84,7 @@ class Recipe:
         own = {n: p for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
         if len(own) < len(parameters):  # the others are those of the replay it builds on
             own |= {n: p for n, p in RECIPES["replay"]._parameters().items() if n not in own}
-        return {name: p for name, p in own.items() if name not in ("device", "path")}
+        return {name: p for name, p in own.items() if name not in ("device", "path", "memory")}
 
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
@@ -76,6 +94,26 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
     "None": (type(None),),
 }
+
+
+def _adaptive_ewc(
+    strength: float = 100.0,
+    *,
+    max_forgetting: float = 0.02,
+    max_intransigence: float = 0.05,
+    share: float = 0.05,
+    every: int = 50,
+) -> Adaptive:
+    feedback = Feedback(
+        max_forgetting, max_intransigence=max_intransigence, share=share, every=every
+    )
+    return Adaptive(EWC(strength), feedback=feedback)
+
+
+def _growing_lwf(
+    strength: float = 1.0, *, temperature: float = 2.0, power: float = 0.5
+) -> Adaptive:
+    return Adaptive(LwF(strength, temperature=temperature), schedule=ClassRatio(power))
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -89,18 +127,32 @@ RECIPES: Mapping[str, Recipe] = {
     "online-ewc": Recipe(
         partial(EWC, decay=1.0), "weights", "2 P", "boundaries", "arXiv:1805.06370"
     ),
+    "adaptive-ewc": Recipe(
+        _adaptive_ewc, "weights", "2 P, held-out rows", "boundaries", "arXiv:1612.00796, steered"
+    ),
     "si": Recipe(SI, "weights", "5 P", "boundaries", "arXiv:1703.04200"),
     "mas": Recipe(MAS, "weights", "2 P", "boundaries", "arXiv:1711.09601"),
     "lwf": Recipe(LwF, "distillation", "P", "boundaries", "arXiv:1606.09282"),
+    "growing-lwf": Recipe(
+        _growing_lwf, "distillation", "P", "boundaries", "arXiv:1606.09282, in LUCIR (CVPR 2019)"
+    ),
+    "features": Recipe(
+        FeatureDistillation, "distillation", "P", "boundaries", "in LUCIR, Hou et al. (CVPR 2019)"
+    ),
+    "pooled": Recipe(PooledDistillation, "distillation", "P", "boundaries", "arXiv:2004.13513"),
+    "mean-teacher": Recipe(
+        MeanTeacher, "distillation", "P", "nothing", "arXiv:1703.01780, arXiv:2201.12604"
+    ),
     "replay": Recipe(Replay, "replay", "rows", "nothing", "arXiv:1902.10486"),
     "der": Recipe(DER, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
+    "sleep": Recipe(Sleep, "replay", "rows, P", "boundaries", "arXiv:2303.10725"),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 
 
 def parts(name: str) -> list[str]:
-    """Take the name of a combination apart.
+    """Take the name of a combination, or of a hybrid, apart.
 
     Raises:
         UnknownName: a part is no strategy's name.
@@ -109,15 +161,27 @@ def parts(name: str) -> list[str]:
         >>> parts("ewc+der+++lwf")
         ['ewc', 'der++', 'lwf']
     """
-    held = name.replace("der++", "der\0")
+    whole = HYBRIDS[name].parts if name in HYBRIDS else name
+    held = whole.replace("der++", "der\0")
     found = [part.replace("\0", "++") for part in held.split("+")]
     for part in found:
         if part not in RECIPES:
-            raise UnknownName("strategy", part, RECIPES)
+            raise UnknownName("strategy", part, [*RECIPES, *HYBRIDS])
     bounds = [part for part in found if RECIPES[part].bound or part == "fine-tune"]
     if bounds and len(found) > 1:
         raise ValueError(f"{bounds[0]} stands alone; {name!r} combines it with other strategies")
     return found
+
+
+def preset(name: str) -> dict[str, dict[str, Any]]:
+    """Name the settings that a hybrid brings along, by strategy; none for other combinations.
+
+    Example:
+        >>> preset("mean-er")
+        {'replay': {'capacity': 200}}
+    """
+    held = HYBRIDS[name].settings if name in HYBRIDS else {}
+    return {part: dict(own) for part, own in held.items()}
 
 
 def make(name: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
@@ -133,7 +197,7 @@ def make(name: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Strategy]
     """
     made = []
     for part in parts(name):
-        recipe, own = RECIPES[part], settings.get(part, {})
+        recipe, own = RECIPES[part], {**preset(name).get(part, {}), **settings.get(part, {})}
         for setting, value in own.items():
             if setting not in recipe.settings():
                 raise UnknownName(f"setting of {part}", setting, recipe.settings())

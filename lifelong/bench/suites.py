@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from lifelong.bench.recipes import RECIPES, make, parts
+from lifelong.bench.recipes import RECIPES, make, parts, preset
 from lifelong.core.errors import UnknownName
 from lifelong.streams import DATASETS
 
@@ -153,7 +153,8 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
     suite = asdict(SUITES[name])
     suite.pop("summary")
     named = parts(strategy)
-    settings = {part: dict(suite["settings"].get(part, {})) for part in named}
+    own = preset(strategy)
+    settings = {p: {**suite["settings"].get(p, {}), **own.get(p, {})} for p in named}
     known = {f.name: f.type for f in fields(Suite) if f.name not in ("summary", "settings")}
     for key, value in given.items():
         owner, dot, setting = key.rpartition(".")
@@ -172,8 +173,8 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
             raise UnknownName("setting", key, known)
     make(strategy, settings)  # refuses wrong ones now rather than in the middle of a run
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    own = {"suite": name, "strategy": strategy, "device": device}
-    return {**own, **suite, "settings": settings}
+    which = {"suite": name, "strategy": strategy, "device": device}
+    return {**which, **suite, "settings": settings}
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {

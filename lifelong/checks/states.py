@@ -136,7 +136,8 @@ def trace(state: Any, keys: Tensor, rows: Tensor) -> str | None:
         if isinstance(leaf, Tensor):
             whole = leaf.detach().cpu().untyped_storage()
             memory = bytes(torch.empty(0, dtype=torch.uint8).set_(whole).numpy())
-            if not leaf.is_floating_point() and bool(torch.isin(leaf.cpu(), keys).any()):
+            counts = not leaf.is_floating_point() and leaf.dtype != torch.bool
+            if counts and bool(torch.isin(leaf.cpu(), keys).any()):
                 return f"{path} holds the id of a row"
             if any(value in memory for value in values):
                 return f"{path} holds the values of a row"

@@ -72,6 +72,13 @@ class Strategy:
     def forget(self, keys: Tensor) -> None:
         """Drop whatever is kept of the rows with these ids, an int64 tensor."""
 
+    def acts(self, moment: str) -> bool:
+        """Tell whether it does anything at a moment: whether its class defines it.
+
+        One that acts through others, as a wrapper does, knows better than its class.
+        """
+        return getattr(type(self), moment) is not getattr(Strategy, moment)
+
     def attach(self, device: torch.device, seed: int) -> None:
         """Tie this strategy to one learner, which calls this once.
 
@@ -122,7 +129,7 @@ def acts_at(strategy: Strategy, moment: str) -> bool:
         >>> acts_at(Strategy(), "extend")
         False
     """
-    return getattr(type(strategy), moment) is not getattr(Strategy, moment)
+    return strategy.acts(moment)
 
 
 def _copied(value: Any, device: torch.device) -> Any:

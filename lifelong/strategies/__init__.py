@@ -1,12 +1,38 @@
 """One file a method; each is a `Strategy`. None of them at all is plain fine-tuning."""
 
+from lifelong.strategies.adaptive import Adaptive
 from lifelong.strategies.der import DER, DERpp
 from lifelong.strategies.ewc import EWC
+from lifelong.strategies.features import FeatureDistillation
+from lifelong.strategies.feedback import Feedback
 from lifelong.strategies.l2 import L2
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
+from lifelong.strategies.mean_teacher import MeanTeacher
+from lifelong.strategies.pooled import PooledDistillation
 from lifelong.strategies.quadratic import Quadratic
 from lifelong.strategies.replay import Replay
+from lifelong.strategies.schedules import ClassRatio, PerTask, Rising
 from lifelong.strategies.si import SI
+from lifelong.strategies.sleep import Sleep
 
-__all__ = ["DER", "EWC", "L2", "MAS", "SI", "DERpp", "LwF", "Quadratic", "Replay"]
+__all__ = [
+    "DER",
+    "EWC",
+    "L2",
+    "MAS",
+    "SI",
+    "Adaptive",
+    "ClassRatio",
+    "DERpp",
+    "FeatureDistillation",
+    "Feedback",
+    "LwF",
+    "MeanTeacher",
+    "PerTask",
+    "PooledDistillation",
+    "Quadratic",
+    "Replay",
+    "Rising",
+    "Sleep",
+]

@@ -7,14 +7,21 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from lifelong.core.batch import Batch
-from lifelong.core.forward import forward, frozen_copy
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.strategies.quadratic import checked_strength
+from lifelong.strategies.teacher import (
+    Frozen,
+    Rows,
+    answers,
+    checked_rows,
+    chosen,
+    snapshot,
+    softened,
+)
 
 
 class LwF(Strategy):
@@ -33,9 +40,12 @@ class LwF(Strategy):
         temperature: T; above 1 it softens both sides.
         per_task: multiply the strength by the number of old tasks, so that each weighs as much
             as the new one (as van de Ven & Tolias do).
+        rows: which to compare: "new" as in the paper; "replayed", those that other strategies
+            append from a memory or a generator; or "all". For a model that wants the task, only
+            those count that strategies before this one have appended.
 
     Raises:
-        ValueError: a negative strength, or a temperature that is not positive.
+        ValueError: a negative strength, a temperature that is not positive, or other rows.
 
     Example:
         >>> LwF(strength=1.0).temperature
@@ -45,61 +55,65 @@ class LwF(Strategy):
     state: ClassVar[tuple[str, ...]] = ("teacher", "width", "known")
 
     def __init__(
-        self, strength: float = 1.0, *, temperature: float = 2.0, per_task: bool = False
+        self,
+        strength: float = 1.0,
+        *,
+        temperature: float = 2.0,
+        per_task: bool = False,
+        rows: Rows = "new",
     ) -> None:
         self.strength = checked_strength(strength)
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature is {temperature}; it must be positive")
         self.temperature = temperature
         self.per_task = per_task
+        self.rows = checked_rows(rows)
         self.teacher: dict[str, Tensor] = {}
         self.width = 0
         """How many outputs the teacher has."""
         self.known: list[list[int]] = []
         """The classes of each old task."""
-        self._copies: slice | None = None
-        self._frozen: nn.Module = nn.Identity()
-        self._taken_from: dict[str, Tensor] | None = None
+        self._copies = slice(0, 0)
+        self._frozen = Frozen()
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
-        """For a model that wants the task: append the new rows once more, with the task unknown.
+        """For a model that wants the task: append the rows once more, with the task unknown.
 
         So the answers of all old tasks' heads are at hand. Their labels do not count.
         """
-        self._copies = None
-        if not self.teacher or not learner.task_aware:
+        self._copies = slice(0, 0)
+        where = chosen(batch, self.rows)
+        if not self.teacher or not learner.task_aware or where.start == where.stop:
             return batch
-        copies = batch.rows(slice(batch.new))
-        nothing = torch.zeros(batch.new, device=batch.y.device)
+        copies = batch.rows(where)
+        nothing = torch.zeros(len(copies), device=batch.y.device)
         copies = replace(copies, task=torch.full_like(copies.task, -1), weight=nothing)
-        self._copies = slice(len(batch), len(batch) + batch.new)
+        self._copies = slice(len(batch), len(batch) + len(copies))
         return batch.extended(copies)
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
-        """Cross-entropy between the teacher's softened answers to the new rows and the model's."""
-        if not self.teacher:
+        """Cross-entropy between the teacher's softened answers and the model's."""
+        where = self._copies if learner.task_aware else chosen(batch, self.rows)
+        if not self.teacher or where.start == where.stop:
             return 0.0
-        rows = self._copies or slice(batch.new)
-        whole = rows == slice(len(batch))
-        asked = batch if whole else batch.rows(rows)
-        task = asked.task if learner.task_aware else None
-        if self._taken_from is not self.teacher:
-            self._frozen = frozen_copy(learner.model, self.teacher)
-            self._taken_from = self.teacher
-        with torch.no_grad(), learner.autocast():
-            taught = forward(self._frozen, asked.x, task)
-        student: Tensor = output if whole else output[rows]
-        groups = self.known if learner.task_aware else [None]
-        losses = [self._distance(student, taught, classes) for classes in groups]
-        tasks = len(self.known) if self.per_task else 1
-        mean = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-        return self.strength * tasks * mean
+        teacher = self._frozen.of(learner, self.teacher)
+        whole = where == slice(0, len(batch))
+        asked = batch if whole else batch.rows(where)
+        taught = answers(learner, teacher, asked)[:, : self.width]
+        student: Tensor = output if whole else output[where]
+        if learner.task_aware:
+            heads = [
+                softened(student[:, classes], taught[:, classes], self.temperature)
+                for classes in self.known
+            ]
+            mean = torch.stack(heads).mean()
+        else:
+            mean = softened(student, taught, self.temperature)
+        return self.strength * (len(self.known) if self.per_task else 1) * mean
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Take the model as it is for the next teacher."""
-        model = learner.model
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        self.teacher = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self.teacher = snapshot(learner.model)
         first = next(iter(data))
         some = first.rows(slice(1))
         self.width = learner.predict(some.x, some.task).shape[1]
@@ -108,17 +122,3 @@ class LwF(Strategy):
             seen.setdefault(task.id, set()).update(task.classes)
         self.known = [sorted(classes or range(self.width)) for classes in seen.values()]
         self.known = self.known or [list(range(self.width))]
-
-    def _distance(self, student: Tensor, taught: Tensor, classes: list[int] | None) -> Tensor:
-        """Compare on some classes, or on all with what the teacher lacks taught to be 0."""
-        if classes is None:
-            taught, rest = taught[:, : self.width], student.shape[1] - self.width
-        else:
-            taught, student, rest = taught[:, classes], student[:, classes], 0
-        target = F.softmax(taught.float() / self.temperature, 1)
-        if rest:
-            target = F.pad(target, (0, rest))
-        answer = F.log_softmax(student.float() / self.temperature, 1)
-        # The sum of products as one operation: cross_entropy takes five, and as many backwards.
-        agreement = torch.dot(answer.flatten(), target.flatten())
-        return agreement * (-(self.temperature**2) / len(target))

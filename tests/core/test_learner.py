@@ -397,6 +397,29 @@ def test_the_end_of_a_task_passes_over_its_rows_as_often_as_asked():
     assert taught.strategies[1].rows[1:] == [[8]]
 
 
+class Dreaming(Strategy):
+    """Goes on learning in its sleep, and wakes with a start."""
+
+    def consolidate(self, learner, data):
+        for batch in data:
+            learner.output(batch).square().mean().backward()
+        with torch.no_grad():
+            for parameter in learner.model.parameters():
+                parameter -= parameter.grad
+        raise RuntimeError("awake")
+
+
+def test_a_consolidation_that_fails_leaves_the_model_as_it_was():
+    taught = learner(strategies=[EWC(1.0), Dreaming()])
+    taught.begin_task(0)
+    for batch in batches(3):
+        taught.observe(batch)
+    before = whole(taught)
+    with pytest.raises(RuntimeError, match="awake"):
+        taught.end_task(batches(3))
+    assert whole(taught) == before
+
+
 def test_wrong_ends_of_tasks_change_nothing():
     taught = learner(strategies=[Consolidations(), Noisy()])
     before = whole(taught)

@@ -112,3 +112,15 @@ def test_a_state_with_other_keys_is_refused(change):
         state |= change
     with pytest.raises(StateMismatch, match=r"state of Kept has .* expected \['generator', 'mem"):
         attached().load_state_dict(state)
+
+
+def test_a_wrapper_may_tell_itself_where_it_acts():
+    class Wrapper(Strategy):
+        def acts(self, moment):
+            return moment == "project"
+
+        def penalty(self, learner, batch, output):
+            return 0.0
+
+    assert acts_at(Wrapper(), "project")
+    assert not acts_at(Wrapper(), "penalty")

@@ -91,6 +91,42 @@ def test_only_new_rows_are_compared_when_others_are_replayed():
     torch.testing.assert_close(loss, expected)
 
 
+@pytest.mark.parametrize(("rows", "part"), [("replayed", slice(6, 12)), ("all", slice(0, 12))])
+@pytest.mark.parametrize("model", [mlp, multi_head])
+def test_replayed_rows_are_compared_where_that_is_asked(rows, part, model):
+    lwf, seen = LwF(0.4, rows=rows), Capture()
+    learner = learner_of([Replay(20), lwf, seen], model)
+    learn(learner, 0, batches_of(3, classes=(0, 1)), (0, 1))
+    teacher = frozen_copy(learner.model, copied(learner.parameters))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    learner.observe(batches_of(1, classes=(2, 3), task=1)[0])
+    now = copied(learner.parameters)
+    loss = learner.observe(batches_of(1, classes=(2, 3), task=1, seed=3)[0])
+    whole = seen.batches[-1].rows(slice(12))
+    student = frozen_copy(learner.model, now)
+    if model is mlp:
+        assert len(seen.batches[-1]) == 12
+        expected = F.cross_entropy(student(whole.x), whole.y)
+        apart = distance(student(whole.x)[part], teacher(whole.x)[part], 2.0)
+    else:
+        expected = F.cross_entropy(student(whole.x, whole.task), whole.y)
+        unknown = torch.full((12,), -1)
+        both = [net(whole.x, unknown)[part, :2] for net in (student, teacher)]
+        apart = distance(*both, 2.0)
+    torch.testing.assert_close(loss, expected + 0.4 * apart)
+
+
+@pytest.mark.parametrize("model", [mlp, multi_head])
+def test_where_nothing_is_replayed_no_replayed_row_is_compared(model):
+    lwf = LwF(1.0, rows="replayed")
+    learner = learner_of(lwf, model)
+    learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    batch = batches_of(1, classes=(2, 3), task=1)[0]
+    expected = F.cross_entropy(learner.output(batch), batch.y)
+    torch.testing.assert_close(learner.observe(batch), expected.detach())
+
+
 def test_without_a_teacher_there_is_no_penalty():
     lwf = LwF(1.0)
     learner = learner_of(lwf)
@@ -148,6 +184,7 @@ def test_the_teacher_is_a_copy():
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": -2.0}, "temperature is -2.0"),
         ({"temperature": math.nan}, "temperature is nan"),
+        ({"rows": "old"}, "rows is 'old'"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, told):

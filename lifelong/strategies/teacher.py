@@ -1,0 +1,104 @@
+"""A model as it once was, and what it teaches: what all distillation shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch
+from lifelong.core.forward import forward, frozen_copy
+from lifelong.core.learner import Learner
+
+Rows: TypeAlias = Literal["new", "replayed", "all"]
+"""Which rows of a batch a teacher is asked about: the stream's, those appended, or both."""
+
+
+class Frozen:
+    """A copy of the model with the weights of a teacher, made anew only when it has to be.
+
+    That is, when the teacher's tensors are others, or when the model has been grown. Tensors that
+    are changed in place change the copy along.
+    """
+
+    def __init__(self) -> None:
+        self._copy: nn.Module = nn.Identity()
+        self._tensors: object = None
+        self._parameters: object = None
+
+    def of(self, learner: Learner, tensors: Mapping[str, Tensor]) -> nn.Module:
+        """Give the teacher as a model in eval mode; what it lacks of the present one is 0."""
+        if self._tensors is not tensors or self._parameters is not learner.parameters:
+            self._copy = frozen_copy(learner.model, tensors)
+            self._tensors, self._parameters = tensors, learner.parameters
+        return self._copy
+
+
+@torch.no_grad()
+def answers(learner: Learner, teacher: nn.Module, asked: Batch) -> Tensor:
+    """Ask a teacher about rows as they stand, with their tasks if the model wants them."""
+    with learner.autocast():
+        return forward(teacher, asked.x, asked.task if learner.task_aware else None)
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the parameters and buffers of a model as it is, by name.
+
+    Example:
+        >>> sorted(snapshot(nn.Linear(2, 3)))
+        ['bias', 'weight']
+    """
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def softened(student: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Compute the cross-entropy between softened answers; the mean over rows.
+
+    T**2 * mean of -sum_c softmax(taught / T)_c * log softmax(student / T)_c
+
+    Outputs that the student has beyond the teacher's are taught a probability of 0.
+
+    Example:
+        >>> softened(torch.zeros(2, 4), torch.zeros(2, 4), 1.0)
+        tensor(1.3863)
+    """
+    target = F.softmax(taught.float() / temperature, 1)
+    lacking = student.shape[1] - taught.shape[1]
+    if lacking:
+        target = F.pad(target, (0, lacking))
+    answer = F.log_softmax(student.float() / temperature, 1)
+    # The sum of products as one operation: cross_entropy takes five, and as many backwards.
+    agreement = torch.dot(answer.flatten(), target.flatten())
+    return agreement * (-(temperature**2) / len(target))
+
+
+def chosen(batch: Batch, rows: Rows) -> slice:
+    """Tell where the rows are that a teacher is asked about.
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(2), torch.zeros(2))
+        >>> chosen(batch.extended(batch), "replayed")
+        slice(2, 4, None)
+    """
+    return slice(
+        batch.new if rows == "replayed" else 0,
+        batch.new if rows == "new" else len(batch),
+    )
+
+
+def checked_rows(rows: Rows) -> Rows:
+    """Give the choice of rows back if it is one.
+
+    Example:
+        >>> checked_rows("old")
+        Traceback (most recent call last):
+        ...
+        ValueError: rows is 'old'; choose 'new', 'replayed' or 'all'
+    """
+    if rows not in ("new", "replayed", "all"):
+        raise ValueError(f"rows is {rows!r}; choose 'new', 'replayed' or 'all'")
+    return rows

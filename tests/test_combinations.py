@@ -1,0 +1,117 @@
+"""Strategies beside each other, by name: they learn, resume to the bit and stay within bounds."""
+
+import io
+
+import pytest
+import torch
+
+from lifelong import (
+    DER,
+    EWC,
+    MAS,
+    SI,
+    Adaptive,
+    ClassRatio,
+    DERpp,
+    FeatureDistillation,
+    Feedback,
+    LwF,
+    MeanTeacher,
+    PerTask,
+    PooledDistillation,
+    Replay,
+    Rising,
+    Sleep,
+)
+from lifelong.bench.hybrids import HYBRIDS
+from lifelong.bench.recipes import make
+from lifelong.checks import CHECKS
+from lifelong.checks.settings import SETTINGS, events_of, play, small_tasks
+from lifelong.checks.states import difference
+from lifelong.core.strategy import Strategy
+from lifelong.memory import Memory
+
+SMALL = {"capacity": 100}
+SETTINGS_OF = {"replay": SMALL, "der++": SMALL, "sleep": {**SMALL, "steps": 20, "rows": 16}}
+
+
+def sleeping_on_replay() -> list[Strategy]:
+    replay = Replay(100)
+    return [Sleep(steps=10, rows=16, memory=replay.memory), replay]
+
+
+COMBINATIONS = {
+    **{name: (lambda name=name: make(name, SETTINGS_OF)) for name in HYBRIDS},
+    "ewc+lwf+replay": lambda: [EWC(10.0), LwF(0.5), Replay(100)],
+    "mas+features+der": lambda: [MAS(0.05), FeatureDistillation(0.5), DER(100)],
+    "si+pooled+replay": lambda: [SI(0.1), PooledDistillation(0.5), Replay(100, policy="ring")],
+    "steered ewc+replay": lambda: [
+        Adaptive(EWC(10.0), feedback=Feedback(share=0.1, every=4)),
+        Replay(100),
+    ],
+    "growing lwf+der++": lambda: [Adaptive(LwF(0.3), schedule=ClassRatio()), DERpp(100)],
+    "rising features+mean teacher+replay": lambda: [
+        Adaptive(FeatureDistillation(1.0), schedule=Rising(over=20)),
+        MeanTeacher(0.1, decay=0.9),
+        Replay(100, policy="balanced"),
+    ],
+    "steered der by tasks": lambda: [
+        Adaptive(DER(100, strength=0.3), schedule=PerTask(0.5), feedback=Feedback(share=0.1))
+    ],
+    "sleep on replay": sleeping_on_replay,
+    "pruning sleep+ewc+lwf": lambda: [
+        Sleep(100, steps=20, rows=16, prune=0.3),
+        EWC(1.0),
+        LwF(0.3),
+    ],
+}
+
+
+def test_there_are_enough_of_them():
+    assert len(COMBINATIONS) >= 15
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_it_forgets_less_than_plain_training(name):
+    CHECKS["beats_naive"](COMBINATIONS[name])
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+@pytest.mark.parametrize("setting", [SETTINGS[2], SETTINGS[3]], ids=lambda setting: setting.name)
+def test_it_resumes_bit_for_bit_in_the_middle_of_a_task(name, setting):
+    events = events_of(small_tasks())
+    straight = play(setting.learner(COMBINATIONS[name]), events)
+    stopped, file = play(setting.learner(COMBINATIONS[name]), events[:9]), io.BytesIO()
+    torch.save(stopped.state_dict(), file)
+    file.seek(0)
+    resumed = setting.learner(COMBINATIONS[name], seed=1)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    play(resumed, events[9:])
+    assert difference(resumed.state_dict(), straight.state_dict()) is None
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_its_invariants_hold(name):
+    """No memory overflows, no trace of erased rows, and nothing is left behind on the model."""
+    CHECKS["forgets_rows"](COMBINATIONS[name])
+    learner = SETTINGS[2].learner(COMBINATIONS[name])
+    for event in events_of(small_tasks(batches=6, rows=16)):
+        event(learner)
+        for memory in memories(learner.strategies):
+            assert len(memory) <= memory.capacity
+        assert all(p.grad is None for p in learner.model.parameters())
+        assert all(p.isfinite().all() for p in learner.model.parameters())
+        modules = list(learner.model.modules())
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+        assert all(m.training for m in modules)
+
+
+def memories(strategies):
+    for strategy in strategies:
+        for part in vars(strategy).values():
+            if isinstance(part, Memory):
+                yield part
+            elif isinstance(part, Strategy):
+                yield from memories([part])
+            elif isinstance(part, Feedback):
+                yield part.held
