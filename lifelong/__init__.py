@@ -19,18 +19,45 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
-    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+    from lifelong.strategies import (
+        DER,
+        EEIL,
+        ERACE,
+        EWC,
+        L2,
+        MAS,
+        MIR,
+        SI,
+        WA,
+        XDER,
+        BiC,
+        ClassBalanced,
+        DERpp,
+        GDumb,
+        ICaRL,
+        LwF,
+        Replay,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DER",
+    "EEIL",
+    "ERACE",
     "EWC",
     "L2",
     "MAS",
+    "MIR",
     "SI",
+    "WA",
+    "XDER",
     "Batch",
+    "BiC",
+    "ClassBalanced",
     "DERpp",
+    "GDumb",
+    "ICaRL",
     "Learner",
     "LifelongError",
     "LwF",

@@ -5,7 +5,26 @@ import pytest
 import torch
 from broken_strategies import BROKEN, Plain
 
-from lifelong import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay, Strategy
+from lifelong import (
+    DER,
+    EEIL,
+    ERACE,
+    EWC,
+    L2,
+    MAS,
+    MIR,
+    SI,
+    WA,
+    XDER,
+    BiC,
+    ClassBalanced,
+    DERpp,
+    GDumb,
+    ICaRL,
+    LwF,
+    Replay,
+    Strategy,
+)
 from lifelong.checks import CHECKS, CheckFailed, check_strategy
 from lifelong.checks.settings import SETTINGS, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
@@ -23,6 +42,16 @@ STRATEGIES = {
     "replay balanced": lambda: Replay(capacity=150, policy="balanced", by="task"),
     "der": lambda: DER(capacity=150),
     "derpp": lambda: DERpp(capacity=150, policy="balanced"),
+    "replay now and then": lambda: Replay(capacity=150, every=2),
+    "er-ace": lambda: ERACE(capacity=150),
+    "mir": lambda: MIR(capacity=150, candidates=2, lr=0.2),
+    "icarl": lambda: ICaRL(capacity=150),
+    "gdumb": lambda: GDumb(capacity=150, epochs=8, lr=0.1),
+    "x-der": lambda: XDER(capacity=150),
+    "eeil": lambda: EEIL(capacity=150, epochs=2),
+    "bic": lambda: BiC(capacity=150),
+    "wa": lambda: [Replay(capacity=150), WA()],
+    "class-balanced": lambda: [Replay(capacity=150), ClassBalanced()],
 }
 
 TOGETHER = {
@@ -33,6 +62,11 @@ TOGETHER = {
     "mas + l2 + replay": lambda: [MAS(0.1), L2(0.1), Replay(24, policy="ring")],
     "lwf + si + ewc": lambda: [LwF(), SI(), EWC(10.0, decay=0.5)],
     "der + lwf": lambda: [DER(24), LwF(per_task=True)],
+    "er-ace + lwf + class-balanced + wa": lambda: [ERACE(24), LwF(), ClassBalanced(), WA()],
+    "der + bic": lambda: [DER(24), BiC(24)],
+    "lwf + icarl + replay": lambda: [LwF(), ICaRL(24), Replay(24)],
+    "si + x-der + mir": lambda: [SI(), XDER(24), MIR(24)],
+    "ewc + eeil + gdumb": lambda: [EWC(1.0), EEIL(24, epochs=2), GDumb(24, epochs=2)],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
 }
 

@@ -210,7 +210,8 @@ class Learner:
         """Let strategies consolidate without a task's end: by a cadence, or when drift says so.
 
         Gradients that have been accumulated for less than a whole step make one before, with the
-        mean of their batches. When a strategy fails, all are as they were before.
+        mean of their batches. When a strategy fails, all of them and the model are as they were
+        before.
         """
         data = data.data if isinstance(data, HasData) else data
         if isinstance(data, Iterator):
@@ -228,6 +229,8 @@ class Learner:
                 torch._foreach_mul_(gradients, self.accumulate / self.pending)
                 self._step(first, None)
         before = [restore.copied(strategy.state_dict()) for strategy in self._consolidating]
+        own = [*self.model.parameters(), *self.model.buffers()] if before else []
+        kept = [tensor.detach().clone() for tensor in own]
         try:
             with self.random:
                 for strategy in self._consolidating:
@@ -235,6 +238,9 @@ class Learner:
         except BaseException:
             for strategy, state in zip(self._consolidating, before, strict=True):
                 strategy.load_state_dict(state)
+            for tensor, value in zip(own, kept, strict=True):
+                tensor.detach().copy_(value)
+            self.optimizer.zero_grad()
             raise
 
     def loss(self, output: Any, batch: Batch) -> Tensor:

@@ -3,6 +3,7 @@
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.classifier import Classifier, TaskClassifier
 from lifelong.nets.heads import MASKED, CosineHead, GrowingHead, MultiHead
+from lifelong.nets.nearest_mean import NearestMeanHead, linear_outputs
 from lifelong.nets.pixels import Augment, Pixels
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "CosineHead",
     "GrowingHead",
     "MultiHead",
+    "NearestMeanHead",
     "Pixels",
     "ResNet18",
     "SmallCNN",
     "TaskClassifier",
+    "linear_outputs",
 ]

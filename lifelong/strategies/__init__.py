@@ -1,12 +1,40 @@
 """One file a method; each is a `Strategy`. None of them at all is plain fine-tuning."""
 
+from lifelong.strategies.bic import BiC
+from lifelong.strategies.class_balanced import ClassBalanced
 from lifelong.strategies.der import DER, DERpp
+from lifelong.strategies.eeil import EEIL
+from lifelong.strategies.er_ace import ERACE
 from lifelong.strategies.ewc import EWC
+from lifelong.strategies.gdumb import GDumb
+from lifelong.strategies.icarl import ICaRL
 from lifelong.strategies.l2 import L2
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
+from lifelong.strategies.mir import MIR
 from lifelong.strategies.quadratic import Quadratic
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.si import SI
+from lifelong.strategies.wa import WA
+from lifelong.strategies.xder import XDER
 
-__all__ = ["DER", "EWC", "L2", "MAS", "SI", "DERpp", "LwF", "Quadratic", "Replay"]
+__all__ = [
+    "DER",
+    "EEIL",
+    "ERACE",
+    "EWC",
+    "L2",
+    "MAS",
+    "MIR",
+    "SI",
+    "WA",
+    "XDER",
+    "BiC",
+    "ClassBalanced",
+    "DERpp",
+    "GDumb",
+    "ICaRL",
+    "LwF",
+    "Quadratic",
+    "Replay",
+]
