@@ -27,8 +27,8 @@ from lifelong.strategies.xder import classes_so_far
 class ICaRL(Strategy):
     """Replay exemplars, hold old outputs where they were, and predict by the nearest class mean.
 
-    loss = mean over new rows, exemplars and classes of the binary cross-entropy between
-           sigmoid(output_c) and the last model's sigmoid(output_c) for old c, [y = c] for new c
+    loss = mean over new rows and exemplars of the sum over classes c of the binary cross-entropy
+           of sigmoid(output_c) to the last model's sigmoid(output_c) for old c, [y = c] for new c
     exemplars: of each class the first capacity / classes rows in the order of herding
     prediction: the class whose exemplars' mean feature is nearest (in a `NearestMeanHead`)
     Rebuffi et al. 2017, arXiv:1611.07725.
@@ -97,7 +97,7 @@ class ICaRL(Strategy):
             held = torch.isin(classes, old) & ~torch.isin(classes, present)
             target = torch.where(held, self._taught(learner, rows).sigmoid(), target)
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return (losses[:, known] if known else losses).mean()
+        return (losses[:, known] if known else losses).sum(1).mean()
 
     @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
