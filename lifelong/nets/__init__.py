@@ -3,7 +3,7 @@
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.classifier import Classifier, TaskClassifier
 from lifelong.nets.heads import MASKED, CosineHead, GrowingHead, MultiHead
-from lifelong.nets.nearest_mean import NearestMeanHead, linear_outputs
+from lifelong.nets.nearest_mean import NearestMeanHead
 from lifelong.nets.pixels import Augment, Pixels
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     "ResNet18",
     "SmallCNN",
     "TaskClassifier",
-    "linear_outputs",
 ]

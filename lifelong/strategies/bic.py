@@ -15,7 +15,7 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.features import head_of
 from lifelong.core.learner import Learner
 from lifelong.memory import Memory
-from lifelong.nets import linear_outputs
+from lifelong.nets.nearest_mean import linear_outputs
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.wa import told_apart
 

@@ -11,7 +11,7 @@ from lifelong.core.batch import Batch
 from lifelong.core.features import head_of
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
-from lifelong.nets import linear_outputs
+from lifelong.nets.nearest_mean import linear_outputs
 
 
 class WA(Strategy):

@@ -15,8 +15,8 @@ from lifelong.nets import (
     GrowingHead,
     MultiHead,
     NearestMeanHead,
-    linear_outputs,
 )
+from lifelong.nets.nearest_mean import linear_outputs
 
 
 def test_the_nearest_mean_wins_and_the_output_is_the_squared_distance():
