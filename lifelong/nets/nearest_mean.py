@@ -33,8 +33,8 @@ class NearestMeanHead(nn.Module):
     Example:
         >>> head = NearestMeanHead(nn.Linear(2, 2))
         >>> head.fill(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-        >>> head.eval()(torch.tensor([[3.0, 0.0]])).tolist()
-        [[0.0, -2.0]]
+        >>> head.eval()(torch.tensor([[3.0, 4.0]])).argmax(1)
+        tensor([1])
     """
 
     def __init__(self, head: nn.Module) -> None:
