@@ -11,7 +11,6 @@ from torch import Tensor
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
-from lifelong.core.loss import reduce
 from lifelong.nets.heads import MASKED
 from lifelong.strategies.replay import Replay
 
@@ -57,7 +56,7 @@ def own_loss(learner: Learner, batch: Batch, output: Any, weight: Tensor | None)
         raise InvalidBatch(f"the output is {told}; it must be of shape (rows, classes)")
     rows = slice(batch.new)
     new = replace(batch.rows(rows), weight=None if weight is None else weight[rows])
-    return reduce(learner.loss(masked(output[rows], new.y), new), new)
+    return learner.mean_loss(masked(output[rows], new.y), new)
 
 
 def uncounted(batch: Batch) -> Batch:

@@ -11,7 +11,6 @@ from torch.optim import SGD
 from lifelong.core.batch import batch_of_columns
 from lifelong.core.errors import NonFiniteLoss
 from lifelong.core.learner import Learner
-from lifelong.core.loss import reduce
 from lifelong.memory import Memory
 
 
@@ -49,7 +48,7 @@ def tune(
         order = torch.randperm(len(memory), generator=generator)
         for slots in order.split(batch):  # type: ignore[no-untyped-call]
             rows = batch_of_columns(memory.read(slots)).to(learner.device)
-            loss = reduce(learner.loss(learner.output(rows), rows), rows)
+            loss = learner.mean_loss(learner.output(rows), rows)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
