@@ -119,6 +119,12 @@ def test_an_error_of_the_strategy_itself_passes_with_a_note():
     assert raised.value.__notes__ == ["raised while checking 'resumes_bit_for_bit'"]
 
 
+def test_one_element_of_any_stride_is_compared():
+    one = torch.tensor([7]).as_strided((1,), (0,))
+    assert difference(one, torch.tensor([7])) is None
+    assert difference(one, torch.tensor([8])) == "state (1 of 1 values)"
+
+
 def test_checks_leave_the_global_random_state_alone():
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
