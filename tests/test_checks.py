@@ -7,15 +7,24 @@ from broken_strategies import BROKEN, Plain
 
 from lifelong import (
     DER,
+    EEIL,
+    ERACE,
     EWC,
     L2,
     MAS,
+    MIR,
     SI,
+    WA,
+    XDER,
     Adaptive,
+    BiC,
+    ClassBalanced,
     ClassRatio,
     DERpp,
     FeatureDistillation,
     Feedback,
+    GDumb,
+    ICaRL,
     LwF,
     MeanTeacher,
     PooledDistillation,
@@ -50,6 +59,16 @@ STRATEGIES = {
         EWC(30.0), feedback=Feedback(share=0.2, every=4, capacity=60, bound=3.0)
     ),
     "sleep": lambda: Sleep(100, steps=10, rows=16, prune=0.3),
+    "replay now and then": lambda: Replay(capacity=150, every=2),
+    "er-ace": lambda: ERACE(capacity=150),
+    "mir": lambda: MIR(capacity=150, candidates=2, lr=0.2),
+    "icarl": lambda: ICaRL(capacity=150),
+    "gdumb": lambda: GDumb(capacity=150, epochs=8, lr=0.1),
+    "x-der": lambda: XDER(capacity=150),
+    "eeil": lambda: EEIL(capacity=150, epochs=2),
+    "bic": lambda: BiC(capacity=150),
+    "wa": lambda: [Replay(capacity=150), WA()],
+    "class-balanced": lambda: [Replay(capacity=150), ClassBalanced()],
 }
 
 TOGETHER = {
@@ -70,6 +89,11 @@ TOGETHER = {
         Replay(24),
     ],
     "sleep + ewc + pooled": lambda: [Sleep(24, steps=3), EWC(10.0), PooledDistillation()],
+    "er-ace + lwf + class-balanced + wa": lambda: [ERACE(24), LwF(), ClassBalanced(), WA()],
+    "der + bic": lambda: [DER(24), BiC(24)],
+    "lwf + icarl + replay": lambda: [LwF(), ICaRL(24), Replay(24)],
+    "si + x-der + mir": lambda: [SI(), XDER(24), MIR(24)],
+    "ewc + eeil + gdumb": lambda: [EWC(1.0), EEIL(24, epochs=2), GDumb(24, epochs=2)],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
 }
 
@@ -120,6 +144,12 @@ def test_an_error_of_the_strategy_itself_passes_with_a_note():
     with pytest.raises(AttributeError) as raised:
         check_strategy(Bug)
     assert raised.value.__notes__ == ["raised while checking 'resumes_bit_for_bit'"]
+
+
+def test_one_element_of_any_stride_is_compared():
+    one = torch.tensor([7]).as_strided((1,), (0,))
+    assert difference(one, torch.tensor([7])) is None
+    assert difference(one, torch.tensor([8])) == "state (1 of 1 values)"
 
 
 def test_checks_leave_the_global_random_state_alone():

@@ -19,6 +19,7 @@ from lifelong.nets import (
     Classifier,
     GrowingHead,
     MultiHead,
+    NearestMeanHead,
     Pixels,
     ResNet18,
     SmallCNN,
@@ -125,6 +126,8 @@ def _model(config: Config, stream: Stream) -> nn.Module:
     if config["head"] == "fixed":
         outputs = 1 + max(int(task.train.y.max()) for task in stream.tasks)
         head = nn.Linear(backbone.features, outputs)
+    if recipes.nearest_mean(config["strategy"]):
+        head = NearestMeanHead(head)
     return _initialised(Classifier(backbone, head, front), config)
 
 

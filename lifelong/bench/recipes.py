@@ -13,15 +13,24 @@ from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
 from lifelong.strategies import (
     DER,
+    EEIL,
+    ERACE,
     EWC,
     L2,
     MAS,
+    MIR,
     SI,
+    WA,
+    XDER,
     Adaptive,
+    BiC,
+    ClassBalanced,
     ClassRatio,
     DERpp,
     FeatureDistillation,
     Feedback,
+    GDumb,
+    ICaRL,
     LwF,
     MeanTeacher,
     PooledDistillation,
@@ -44,6 +53,7 @@ class Recipe:
             those that it cannot do without, joined by ", ".
         paper: where it comes from.
         bound: the rows it may train on, if it is a bound.
+        nearest_mean: whether a head that is not told the task shall classify by class means.
     """
 
     make: Callable[..., Strategy] | None
@@ -52,6 +62,7 @@ class Recipe:
     needs: str
     paper: str
     bound: Bound | None = None
+    nearest_mean: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Name the settings with their defaults.
@@ -147,6 +158,17 @@ RECIPES: Mapping[str, Recipe] = {
     "der": Recipe(DER, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "sleep": Recipe(Sleep, "replay", "rows, P", "boundaries", "arXiv:2303.10725"),
+    "x-der": Recipe(XDER, "replay", "rows, outputs", "boundaries", "arXiv:2201.00766"),
+    "er-ace": Recipe(ERACE, "replay", "rows", "nothing", "arXiv:2104.05025"),
+    "mir": Recipe(MIR, "replay", "rows", "nothing", "arXiv:1908.04742"),
+    "gdumb": Recipe(GDumb, "replay", "rows, P", "boundaries", "Prabhu et al. 2020"),
+    "icarl": Recipe(
+        ICaRL, "replay", "rows, P", "boundaries", "arXiv:1611.07725", nearest_mean=True
+    ),
+    "eeil": Recipe(EEIL, "replay", "rows", "boundaries", "arXiv:1807.09536"),
+    "bic": Recipe(BiC, "replay", "rows", "boundaries", "arXiv:1905.13260"),
+    "wa": Recipe(WA, "balance", "nothing", "boundaries", "arXiv:1911.07053"),
+    "class-balanced": Recipe(ClassBalanced, "balance", "nothing", "nothing", "arXiv:1901.05555"),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 
@@ -205,6 +227,11 @@ def make(name: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Strategy]
         if recipe.make is not None:
             made.append(recipe.make(**own))
     return made
+
+
+def nearest_mean(name: str) -> bool:
+    """Tell whether a strategy in a combination classifies by class means."""
+    return any(RECIPES[part].nearest_mean for part in parts(name))
 
 
 def bound(name: str) -> Bound | None:

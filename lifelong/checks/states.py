@@ -159,4 +159,6 @@ def _tensors_differ(one: Tensor, other: Tensor, path: str) -> str | None:
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    # A tensor of one element may have any stride, and then could not be viewed as bytes.
+    fresh = torch.empty(tensor.numel(), dtype=tensor.dtype)
+    return fresh.copy_(tensor.detach().flatten()).view(torch.uint8)

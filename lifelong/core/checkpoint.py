@@ -267,7 +267,9 @@ def _decode(tree: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    # A tensor of one element may have any stride, and then could not be viewed as bytes.
+    whole = tensor.contiguous()
+    return whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def _sync_folder(folder: Path) -> None:

@@ -161,6 +161,9 @@ def _torch_rows(loss: Callable[..., Tensor], whole: bool, output: Tensor, batch:
 def reduce(rows: Tensor, batch: Batch) -> Tensor:
     """Average row losses, by the batch's weights where it has them.
 
+    Where all weights are 0 the average is 0, so that a strategy can put a loss of its own in the
+    place of the learner's.
+
     Raises:
         InvalidBatch: rows are weighted but the loss is a scalar, or it is neither a scalar nor
             one value a row.
@@ -184,7 +187,8 @@ def reduce(rows: Tensor, batch: Batch) -> Tensor:
         )
     if batch.weight is None:
         return rows.mean()
-    return torch.dot(rows, batch.weight.to(rows.dtype)) / batch.weight.sum()
+    total = batch.weight.sum().clamp(min=torch.finfo(batch.weight.dtype).tiny)
+    return torch.dot(rows, batch.weight.to(rows.dtype)) / total
 
 
 def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:

@@ -1,6 +1,7 @@
 """Preallocated rows, and the policies that choose which of them stay."""
 
 from lifelong.memory.balanced import Balanced
+from lifelong.memory.herding import herding
 from lifelong.memory.memory import Memory
 from lifelong.memory.policies import POLICIES, policy_of
 from lifelong.memory.policy import Policy
@@ -8,4 +9,14 @@ from lifelong.memory.reservoir import Reservoir
 from lifelong.memory.ring import Ring
 from lifelong.memory.rows import Rows
 
-__all__ = ["POLICIES", "Balanced", "Memory", "Policy", "Reservoir", "Ring", "Rows", "policy_of"]
+__all__ = [
+    "POLICIES",
+    "Balanced",
+    "Memory",
+    "Policy",
+    "Reservoir",
+    "Ring",
+    "Rows",
+    "herding",
+    "policy_of",
+]

@@ -3,6 +3,7 @@
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.classifier import Classifier, TaskClassifier
 from lifelong.nets.heads import MASKED, CosineHead, GrowingHead, MultiHead
+from lifelong.nets.nearest_mean import NearestMeanHead
 from lifelong.nets.pixels import Augment, Pixels
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "CosineHead",
     "GrowingHead",
     "MultiHead",
+    "NearestMeanHead",
     "Pixels",
     "ResNet18",
     "SmallCNN",

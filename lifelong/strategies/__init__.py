@@ -1,32 +1,50 @@
 """One file a method; each is a `Strategy`. None of them at all is plain fine-tuning."""
 
 from lifelong.strategies.adaptive import Adaptive
+from lifelong.strategies.bic import BiC
+from lifelong.strategies.class_balanced import ClassBalanced
 from lifelong.strategies.der import DER, DERpp
+from lifelong.strategies.eeil import EEIL
+from lifelong.strategies.er_ace import ERACE
 from lifelong.strategies.ewc import EWC
 from lifelong.strategies.features import FeatureDistillation
 from lifelong.strategies.feedback import Feedback
+from lifelong.strategies.gdumb import GDumb
+from lifelong.strategies.icarl import ICaRL
 from lifelong.strategies.l2 import L2
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
 from lifelong.strategies.mean_teacher import MeanTeacher
+from lifelong.strategies.mir import MIR
 from lifelong.strategies.pooled import PooledDistillation
 from lifelong.strategies.quadratic import Quadratic
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.schedules import ClassRatio, PerTask, Rising
 from lifelong.strategies.si import SI
 from lifelong.strategies.sleep import Sleep
+from lifelong.strategies.wa import WA
+from lifelong.strategies.xder import XDER
 
 __all__ = [
     "DER",
+    "EEIL",
+    "ERACE",
     "EWC",
     "L2",
     "MAS",
+    "MIR",
     "SI",
+    "WA",
+    "XDER",
     "Adaptive",
+    "BiC",
+    "ClassBalanced",
     "ClassRatio",
     "DERpp",
     "FeatureDistillation",
     "Feedback",
+    "GDumb",
+    "ICaRL",
     "LwF",
     "MeanTeacher",
     "PerTask",

@@ -70,17 +70,21 @@ class DER(Replay):
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows with the outputs they have just had."""
-        del learner
         self._logits = None
-        logits: Tensor = output[: batch.new].float()
-        # An answer that a task masks is none: a later task of that id may show it.
-        logits = torch.where(logits > MASKED, logits, float("nan"))
+        logits = self.answers(learner, batch, output)
         width = logits.shape[1]
         if width > self.width:
             # The head has grown: what rows in the memory had no answer to is NaN.
             self.memory.widen("logits", width, float("nan"))
             self.width = width
         self.keep(batch, {"logits": logits})
+
+    def answers(self, learner: Learner, batch: Batch, output: Tensor) -> Tensor:
+        """The outputs of the new rows as they are to be stored, NaN where there is no answer."""
+        del learner
+        logits = output[: batch.new].float()
+        # An answer that a task masks is none: a later task of that id may show it.
+        return torch.where(logits > MASKED, logits, float("nan"))
 
 
 class DERpp(DER):

@@ -27,11 +27,13 @@ class Replay(Strategy):
         policy: which rows stay: "reservoir" (a uniform sample of all that came), "ring" (the
             latest of each group) or "balanced" (a uniform sample of each group).
         by: the groups of the ring and balanced policies: "class" (y) or "task".
+        every: replay with every so many-th batch only, at that fraction of the cost; where the
+            learner accumulates as many batches, that is once in each of its steps.
         device: where the memory lies, for instance "cuda".
         path: a folder, to hold the memory in files on disk instead.
 
     Raises:
-        ValueError: the capacity or the number of rows is not positive.
+        ValueError: the capacity, the number of rows or `every` is not positive.
         UnknownName: there is no such policy.
 
     Example:
@@ -48,6 +50,7 @@ class Replay(Strategy):
         rows: int | None = None,
         policy: str = "reservoir",
         by: Literal["class", "task"] = "class",
+        every: int = 1,
         device: str | torch.device = "cpu",
         path: str | Path | None = None,
     ) -> None:
@@ -55,8 +58,11 @@ class Replay(Strategy):
             raise ValueError(f"rows is {rows}; it must be 1 or more, or None for as many as new")
         if by not in ("class", "task"):
             raise ValueError(f"by is {by!r}; choose 'class' or 'task'")
+        if every < 1:
+            raise ValueError(f"every is {every}; it must be 1 or more (1 replays with each batch)")
         self.rows = rows
         self.by = by
+        self.every = every
         self.memory = Memory(capacity, policy, device=device, path=path)
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
@@ -77,11 +83,22 @@ class Replay(Strategy):
         """Erase the rows with these ids from the memory."""
         self.memory.forget(keys)
 
-    def draw(self, learner: Learner, batch: Batch, times: int = 1) -> dict[str, Tensor]:
+    def draw(
+        self, learner: Learner, batch: Batch, times: int = 1, *, rows: int | None = None
+    ) -> dict[str, Tensor]:
         """Draw the columns of as many rows as one batch replays, to the learner's device.
 
-        With several `times`, that many independent draws follow each other.
+        With several `times`, that many independent draws follow each other; with `rows`, each is
+        of so many. Empty where this batch is to be learned alone.
         """
+        self.admit(batch)
+        if len(self.memory) == 0 or (learner.batches + 1) % self.every:
+            return {}
+        drawn = self.memory.draw(rows or self.rows or batch.new, self.generator, times)
+        return {name: column.to(learner.device) for name, column in drawn.items()}
+
+    def admit(self, batch: Batch) -> None:
+        """Raise InvalidBatch unless the new rows could be kept."""
         self.memory.check(self.kept(batch))
         grouped = self.by == "class" and self.memory.policy.name != "reservoir"
         if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
@@ -89,10 +106,6 @@ class Replay(Strategy):
                 f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}, no classes to group by; "
                 'take policy="reservoir" or by="task"'
             )
-        if len(self.memory) == 0:
-            return {}
-        drawn = self.memory.draw(self.rows or batch.new, self.generator, times)
-        return {name: column.to(learner.device) for name, column in drawn.items()}
 
     def keep(self, batch: Batch, more: dict[str, Tensor]) -> None:
         """Offer the new rows of a batch, with more columns, to the memory."""

@@ -7,7 +7,7 @@ from torch import nn
 from lifelong.bench.build import learner_of, stream_of, task_names
 from lifelong.bench.job import weights_sha256
 from lifelong.bench.suites import resolve
-from lifelong.nets import Augment, GrowingHead, MultiHead, ResNet18, SmallCNN
+from lifelong.nets import Augment, GrowingHead, MultiHead, NearestMeanHead, ResNet18, SmallCNN
 
 
 def settled(strategy: str = "fine-tune", seed: int = 0, **given: Any) -> dict[str, Any]:
@@ -112,3 +112,24 @@ def test_a_random_class_order_depends_on_the_seed():
 def test_what_cannot_be_cut_is_refused():
     with pytest.raises(ValueError, match="7 tasks"):
         stream_of(settled(tasks=7))
+
+
+@pytest.mark.parametrize("head", ["growing", "fixed"])
+def test_a_strategy_that_predicts_by_class_means_gets_the_head_for_it(head: str):
+    config = settled("lwf+icarl", head=head)
+    stream = stream_of(config)
+    made = learner_of(config, stream)
+    assert modules(made.model, NearestMeanHead) == 1
+    for task in stream:
+        made.begin_task(task)
+        for batch in task:
+            made.observe(batch)
+        made.end_task(task)
+    assert made.model.head.means.isfinite().all()
+    assert made.predict(stream.tests[0].x).max() <= 1e-5
+    assert modules(learner(settled("replay", head=head)).model, NearestMeanHead) == 0
+
+
+def test_a_head_that_is_told_the_task_stays_as_it_is():
+    made = learner(settled("icarl", head="multi", scenario="task-incremental"))
+    assert modules(made.model, NearestMeanHead) == 0

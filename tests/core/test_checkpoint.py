@@ -382,3 +382,9 @@ def test_a_killed_process_leaves_a_whole_file(tmp_path):
         assert state["rows"].eq(state["step"]).all()
         save(path, STATE)  # and the next process is not in the way of what that one left
         assert same(load(path), STATE)
+
+
+def test_one_element_of_any_stride_is_saved(tmp_path):
+    one = torch.tensor([5, 7]).as_strided((1,), (0,), 1)
+    checkpoint.save(tmp_path / "one", {"slots": one})
+    assert checkpoint.load(tmp_path / "one")["slots"].tolist() == [7]

@@ -523,3 +523,24 @@ def test_an_open_task_does_not_gain_classes_unnoticed():
         ValueError, match=r"task 0 is open with classes \[0, 1\], not \[0, 2\]; call"
     ):
         taught.begin_task(TaskSpec(0, (0, 2)))
+
+
+def test_a_failing_consolidation_leaves_the_model_as_it_was():
+    class Reckless(Strategy):
+        def consolidate(self, learner, data):
+            with torch.no_grad():
+                for tensor in (*learner.model.parameters(), *learner.model.buffers()):
+                    tensor.add_(1)
+            if learner.batches:
+                raise ValueError("too late")
+
+    taught = learner(strategies=[Reckless()])
+    before = {name: value.clone() for name, value in taught.model.state_dict().items()}
+    taught.consolidate(batches(1))
+    taught.observe(batches(1)[0])
+    held = {name: value.clone() for name, value in taught.model.state_dict().items()}
+    assert not torch.equal(held["0.weight"], before["0.weight"])
+    with pytest.raises(ValueError, match="too late"):
+        taught.consolidate(batches(1))
+    after = taught.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in held.items())

@@ -217,3 +217,13 @@ def test_divergence_is_told_with_the_step_and_the_way_out():
         assert told in str(error)
     outside = explain_non_finite(batch(torch.tensor([2])), torch.zeros(1, 2), 4, "the loss")
     assert isinstance(outside, LabelOutsideHead)
+
+
+def test_rows_that_all_weigh_nothing_count_nothing_but_still_show_what_is_not_finite():
+    weightless = replace(batch(torch.tensor([0, 0])), weight=torch.zeros(2))
+    rows = torch.tensor([1.0, 3.0], requires_grad=True)
+    loss = reduce(rows, weightless)
+    assert loss == 0
+    loss.backward()
+    assert rows.grad.tolist() == [0.0, 0.0]
+    assert reduce(torch.tensor([1.0, torch.nan]), weightless).isnan()

@@ -103,6 +103,7 @@ def test_forgotten_rows_are_not_replayed():
         ({"capacity": -5}, "capacity -5"),
         ({"rows": 0}, "rows is 0"),
         ({"by": "label"}, "by is 'label'"),
+        ({"every": 0}, "every is 0"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, told):
@@ -144,3 +145,27 @@ def test_rows_that_cannot_be_kept_are_refused_before_the_step(strategy, first, t
     after = learner.state_dict()
     assert all(torch.equal(after["model"][name], value) for name, value in before["model"].items())
     assert after["batches"] == before["batches"]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_rows_are_replayed_with_every_so_many_th_batch(every):
+    learner = learner_of([Replay(50, every=every), seen := Capture()])
+    for batch in batches_of(9):
+        learner.observe(batch)
+    assert [len(batch) for batch in seen.batches[every:]] == [
+        12 if number % every == 0 else 6 for number in range(every + 1, 10)
+    ]
+
+
+def test_replay_comes_once_in_a_step_that_accumulates_as_many_batches():
+    learner = learner_of([Replay(50, every=3), seen := Capture()], accumulate=3)
+    for batch in batches_of(9):
+        learner.observe(batch)
+    assert [len(batch) for batch in seen.batches] == [6, 6, 12, 6, 6, 12, 6, 6, 12]
+
+
+def test_rows_that_cannot_be_kept_are_refused_with_every_batch():
+    learner = learner_of(Replay(50, every=9))
+    learner.observe(batches_of(1)[0])
+    with pytest.raises(InvalidBatch, match="column 'x'"):
+        learner.observe(Batch.of(torch.zeros(2, 3, 1), torch.tensor([0, 1])))

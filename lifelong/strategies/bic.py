@@ -1,0 +1,168 @@
+"""BiC: a linear correction of the outputs of new classes, fitted on rows held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.features import head_of
+from lifelong.core.learner import Learner
+from lifelong.memory import Memory
+from lifelong.nets.nearest_mean import linear_outputs
+from lifelong.strategies.replay import Replay
+from lifelong.strategies.wa import told_apart
+
+DAMPING = 1e-3
+"""Holds the correction near none where the rows held out leave it open."""
+
+
+class BiC(Replay):
+    """Replay, and at the end of a task correct the outputs of its classes by two numbers.
+
+    output_c <- alpha * output_c + beta for the new classes c,
+    alpha, beta = argmin of the mean cross-entropy of the rows held out
+    Wu et al. 2019, arXiv:1905.13260 (large scale incremental learning).
+
+    The correction is folded into the head, so that prediction, export and the next task start
+    from it. The problem is convex, so it is solved, instead of by hundreds of epochs of SGD. A
+    part of the rows that come, chosen by their id (by chance where they have none), is not
+    learned from (weight 0) and goes to a memory of its own. The paper distils as well: put `LwF`
+    before it in the list.
+
+    Args:
+        capacity: how many rows the two memories hold together.
+        validation: which part of the capacity and of the stream is held out.
+        **settings: as in `Replay`; the policy is "balanced" unless told otherwise.
+
+    Raises:
+        ValueError: a part that is not between 0 and 1, or a capacity below 2; when a task ends,
+            a head without linear weights for each class.
+
+    Example:
+        >>> bic = BiC(capacity=500)
+        >>> bic.memory.capacity, bic.aside.capacity
+        (450, 50)
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("memory", "aside", "seen")
+
+    def __init__(
+        self,
+        capacity: int = 500,
+        *,
+        validation: float = 0.1,
+        policy: str = "balanced",
+        **settings: Any,
+    ) -> None:
+        if not 0 < validation < 1 or capacity < 2:
+            raise ValueError(
+                f"capacity is {capacity} and validation {validation}; there must be at least one "
+                "row to learn from and one to hold out (such as validation=0.1)"
+            )
+        part = min(max(round(capacity * validation), 1), capacity - 1)
+        super().__init__(capacity - part, policy=policy, **settings)
+        self.validation = validation
+        place, device = settings.get("path"), settings.get("device", "cpu")
+        path = None if place is None else Path(place) / "aside"
+        self.aside = Memory(part, "balanced", device=device, path=path)
+        self.seen: list[int] = []
+        """The classes of earlier tasks."""
+        self._out = torch.zeros(0, dtype=torch.bool)
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Choose the rows to hold out, which get the weight 0, and append rows to replay."""
+        key = batch.key[: batch.new]
+        chance = torch.rand(len(key), generator=self.generator).to(key.device)
+        self._out = torch.where(key < 0, chance, scattered(key)) < self.validation
+        weight = torch.ones(len(batch), device=batch.y.device)
+        weight = weight if batch.weight is None else batch.weight.clone()
+        weight[: batch.new].masked_fill_(self._out, 0)
+        return super().extend(learner, replace(batch, weight=weight))
+
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Offer each new row to its memory."""
+        del learner, output
+        new = batch.rows(slice(batch.new))
+        for memory, chosen in ((self.memory, ~self._out), (self.aside, self._out)):
+            columns = self.kept(new.rows(chosen))
+            memory.add(columns, columns["y" if self.by == "class" else "task"], self.generator)
+
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Fit the correction of the classes that are new, and fold it into the head."""
+        layers = linear_outputs(head_of(learner.model))
+        new, both = told_apart(self.seen, data)
+        before, self.seen = self.seen, both
+        if not (before and new and len(self.aside)):
+            return
+        rows = batch_of_columns(self.aside.all()).to(learner.device)
+        at = torch.tensor(both, device=learner.device)
+        rows = rows.rows(torch.isin(rows.y, at))
+        logits = learner.predict(rows.x, rows.task)[:, at]
+        corrected = torch.isin(at, torch.tensor(new, device=learner.device))
+        alpha, beta = fitted(logits, torch.searchsorted(at, rows.y), corrected)
+        at = at[corrected]
+        first = 0
+        for layer in layers:
+            inside = at[(at >= first) & (at < first + layer.out_features)] - first
+            with torch.no_grad():
+                layer.weight[inside] *= alpha
+                if layer.bias is not None:
+                    layer.bias[inside] = layer.bias[inside] * alpha + beta
+            first += layer.out_features
+
+    def forget(self, keys: Tensor) -> None:
+        """Erase the rows with these ids from both memories."""
+        super().forget(keys)
+        self.aside.forget(keys)
+
+
+def fitted(logits: Tensor, y: Tensor, corrected: Tensor) -> tuple[float, float]:
+    """Find the alpha and beta of some classes that give these rows the least cross-entropy.
+
+    Args:
+        logits: (rows, classes).
+        y: (rows,) which of the classes.
+        corrected: (classes,) bool, which of them are corrected.
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 3.0], [0.0, 1.0], [0.0, 5.0], [0.0, 2.5]])
+        >>> alpha, beta = fitted(logits, torch.tensor([0, 0, 1, 1]), torch.tensor([False, True]))
+        >>> alpha > 0 > beta
+        True
+    """
+    logits = logits.detach().double()
+    start = logits.new_tensor([1.0, 0.0])
+    both = start.clone().requires_grad_()
+    solver = torch.optim.LBFGS([both], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        output = torch.where(corrected, logits * both[0] + both[1], logits)
+        value = F.cross_entropy(output, y) + DAMPING * (both - start).square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        solver.step(loss)  # type: ignore[no-untyped-call]
+    alpha, beta = both.tolist()
+    return alpha, beta
+
+
+def scattered(key: Tensor) -> Tensor:
+    """Give each id a number in [0, 1) that looks random and is always the same.
+
+    Example:
+        >>> key = torch.arange(1000)
+        >>> bool((scattered(key) == scattered(key)).all()), round(float(scattered(key).mean()), 1)
+        (True, 0.5)
+    """
+    mixed = key * -7046029254386353131  # 2**64 / golden ratio, as a signed number
+    mixed = (mixed ^ (mixed >> 32)) * -4658895280553007687
+    return ((mixed >> 40) & 0xFFFFFF).float() / 2**24

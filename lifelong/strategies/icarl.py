@@ -1,0 +1,186 @@
+"""iCaRL: exemplars by herding, distillation, and classification by the nearest mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.core.features import head_of, tapped
+from lifelong.core.forward import evaluating, forward, frozen_copy
+from lifelong.core.learner import Learner
+from lifelong.core.strategy import State, Strategy
+from lifelong.memory import herding
+from lifelong.memory.rows import same_length
+from lifelong.nets import NearestMeanHead
+from lifelong.strategies.der import appended
+from lifelong.strategies.er_ace import uncounted
+from lifelong.strategies.xder import classes_so_far
+
+
+class ICaRL(Strategy):
+    """Replay exemplars, hold old outputs where they were, and predict by the nearest class mean.
+
+    loss = mean over new rows and exemplars of the sum over classes c of the binary cross-entropy
+           of sigmoid(output_c) to the last model's sigmoid(output_c) for old c, [y = c] for new c
+    exemplars: of each class the first capacity / classes rows in the order of herding
+    prediction: the class whose exemplars' mean feature is nearest (in a `NearestMeanHead`)
+    Rebuffi et al. 2017, arXiv:1611.07725.
+
+    This loss takes the place of the learner's own. The paper passes over exemplars and new rows
+    together; here each batch gets `rows` exemplars, so they are seen more often. With another
+    head than `NearestMeanHead` the logits predict, which is the paper's "hybrid 1". Until its
+    first task ends, a class has no mean and is not predicted.
+
+    Args:
+        capacity: how many exemplars are kept.
+        rows: how many to replay with each batch; None for as many as are new.
+
+    Raises:
+        ValueError: the capacity or the number of rows is not positive; when a task ends, fewer
+            exemplars than classes.
+
+    Example:
+        >>> ICaRL(capacity=200).exemplars
+        {}
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("exemplars", "teacher", "old")
+
+    def __init__(self, capacity: int = 500, *, rows: int | None = None) -> None:
+        if capacity < 1 or (rows is not None and rows < 1):
+            raise ValueError(f"capacity is {capacity} and rows {rows}; both must be 1 or more")
+        self.capacity = capacity
+        self.rows = rows
+        self.exemplars: dict[str, Tensor] = {}
+        """Their columns, class by class, each in the order of herding."""
+        self.teacher: dict[str, Tensor] = {}
+        self.old: list[int] = []
+        """The classes that the teacher knows."""
+        self._index = torch.zeros(0, dtype=torch.int64)
+        self._frozen: nn.Module = nn.Identity()
+        self._taken_from: dict[str, Tensor] | None = None
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Append exemplars; the learner's own loss counts neither them nor the new rows."""
+        if batch.y.ndim != 1 or batch.y.is_floating_point():
+            raise InvalidBatch(
+                f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}; it must be class ids"
+            )
+        index = [torch.arange(batch.new)]
+        batch = uncounted(batch)
+        if self.exemplars and len(self.exemplars["y"]):
+            order = torch.randperm(len(self.exemplars["y"]), generator=self.generator)
+            drawn = order[: self.rows or batch.new].to(learner.device)
+            batch, rows = appended(batch, {n: c[drawn] for n, c in self.exemplars.items()})
+            index.append(torch.arange(rows.start, rows.stop))
+        self._index = torch.cat(index).to(learner.device)
+        return batch
+
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
+        """Binary cross-entropy to the labels for new classes, to the teacher for old ones."""
+        rows = batch.rows(self._index)
+        logits: Tensor = output[self._index].float()
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        target = (rows.y[:, None] == classes).float()
+        known = classes_so_far(learner)
+        if self.teacher:
+            named = learner.tasks and learner.tasks[-1].classes
+            present = torch.tensor(named, device=classes.device) if named else rows.y[: batch.new]
+            old = torch.tensor(self.old, device=classes.device)
+            held = torch.isin(classes, old) & ~torch.isin(classes, present)
+            target = torch.where(held, self._taught(learner, rows).sigmoid(), target)
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return (losses[:, known] if known else losses).sum(1).mean()
+
+    @torch.no_grad()
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Choose exemplars, fill the class means, and take the model for the next teacher."""
+        some = self.exemplars and len(self.exemplars["y"])
+        held = [batch_of_columns(self.exemplars)] if some else []
+        y, features = _embedded(learner, chain(held, data))
+        classes = sorted(set(y.tolist()))
+        room = self.capacity // len(classes)
+        if room == 0:
+            raise ValueError(
+                f"capacity is {self.capacity}, for {len(classes)} classes; give at least one "
+                "exemplar to each"
+            )
+        count = sum(len(batch) for batch in held)
+        chosen = []
+        for c in classes:
+            at = (y == c).nonzero().flatten()
+            # A class without new rows keeps its order, of which the end is cut off.
+            grown = bool((at >= count).any())
+            chosen.append(at[herding(features[at], room)] if grown else at[:room])
+        self.exemplars = _gathered(chain(held, data), torch.cat(chosen))
+        self._fill(learner, classes, [features[at].mean(0) for at in chosen])
+        model = learner.model
+        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        self.teacher = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self.old = sorted({*self.old, *classes})
+
+    def forget(self, keys: Tensor) -> None:
+        """Drop the exemplars with these ids."""
+        if self.exemplars:
+            key = self.exemplars["key"]
+            kept = ~(torch.isin(key, keys.to(key.device)) & (key != -1))
+            if not bool(kept.all()):
+                self.exemplars = {name: column[kept] for name, column in self.exemplars.items()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state, whose exemplars must have columns of one length."""
+        if state.get("exemplars"):
+            try:
+                same_length(state["exemplars"])
+            except InvalidBatch as error:
+                raise StateMismatch(f"the exemplars of a state are damaged: {error}") from error
+        super().load_state_dict(state)
+
+    def _taught(self, learner: Learner, rows: Batch) -> Tensor:
+        if self._taken_from is not self.teacher:
+            self._frozen = frozen_copy(learner.model, self.teacher)
+            head = head_of(self._frozen)
+            # The teacher's logits are wanted, which such a head shows in training only.
+            head.training = isinstance(head, NearestMeanHead)
+            self._taken_from = self.teacher
+        with torch.no_grad(), learner.autocast():
+            taught = forward(self._frozen, rows.x, rows.task if learner.task_aware else None)
+        return taught.float()
+
+    def _fill(self, learner: Learner, classes: list[int], means: list[Tensor]) -> None:
+        head = head_of(learner.model)
+        if isinstance(head, NearestMeanHead):
+            every = head.means  # a class whose exemplars have been erased keeps its mean
+            every[classes] = torch.stack(means).to(every)
+            head.fill(every)
+
+
+def _embedded(learner: Learner, data: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Compute the labels and the features, of norm 1, of all rows."""
+    labels, features = [], []
+    with tapped(learner.model) as tap, evaluating(learner.model):
+        for batch in data:
+            learner.output(batch)
+            labels.append(batch.y)
+            features.append(F.normalize(tap.features.flatten(1).float(), dim=1))
+    return torch.cat(labels), torch.cat(features)
+
+
+def _gathered(data: Iterable[Batch], index: Tensor) -> dict[str, Tensor]:
+    """Copy the rows of these positions in the data, in this order, holding no others."""
+    parts, first = [], 0
+    positions, order = index.sort()
+    for batch in data:
+        inside = positions[(positions >= first) & (positions < first + len(batch))] - first
+        columns = {n: c[inside] for n, c in batch.columns() if n != "weight"}
+        parts.append(columns)
+        first += len(batch)
+    back = order.argsort()
+    return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}

@@ -1,0 +1,87 @@
+"""Learning from a memory alone, between tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch.optim import SGD
+
+from lifelong.core.batch import batch_of_columns
+from lifelong.core.errors import NonFiniteLoss
+from lifelong.core.learner import Learner
+from lifelong.memory import Memory
+
+
+def tune(
+    learner: Learner,
+    memory: Memory,
+    generator: torch.Generator,
+    *,
+    epochs: int,
+    batch: int,
+    rate: Callable[[float], float],
+    momentum: float = 0.9,
+) -> None:
+    """Train the model on the rows of a memory, by SGD of its own and in full precision.
+
+    The learner's optimizer is not asked, and its moments stay as they are.
+
+    Args:
+        learner: whose model and row loss are used.
+        memory: all of its rows are seen once in each epoch, in random order.
+        generator: all chance comes from it.
+        epochs: how many.
+        batch: rows a step.
+        rate: the learning rate, of the progress from 0 to 1.
+        momentum: of SGD.
+
+    Raises:
+        NonFiniteLoss: training diverged.
+    """
+    optimizer = SGD(learner.parameters.values(), lr=rate(0.0), momentum=momentum)
+    optimizer.zero_grad()
+    loss = torch.zeros(())
+    for epoch in range(epochs):
+        optimizer.param_groups[0]["lr"] = rate(epoch / epochs)
+        order = torch.randperm(len(memory), generator=generator)
+        for slots in order.split(batch):  # type: ignore[no-untyped-call]
+            rows = batch_of_columns(memory.read(slots)).to(learner.device)
+            loss = learner.mean_loss(learner.output(rows), rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+    # Whatever is not finite once stays so in the weights, and in the last loss.
+    if not bool(loss.isfinite()):
+        raise NonFiniteLoss(
+            f"the loss of training on the memory is not finite after {epochs} epochs; lower the "
+            "strategy's learning rate"
+        )
+
+
+def cosine(high: float, low: float) -> Callable[[float], float]:
+    """A learning rate that falls from high to low along half a cosine.
+
+    Example:
+        >>> rate = cosine(0.1, 0.0)
+        >>> rate(0.0), round(rate(0.5), 3)
+        (0.1, 0.05)
+    """
+    return lambda progress: low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def check_training(epochs: int, batch: int, lr: float) -> None:
+    """Raise ValueError unless one can train so.
+
+    Example:
+        >>> check_training(epochs=0, batch=32, lr=0.1)
+        Traceback (most recent call last):
+        ...
+        ValueError: epochs is 0; it must be 1 or more
+    """
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more")
+    if not 0 < lr < float("inf"):
+        raise ValueError(f"lr is {lr}; it must be positive")

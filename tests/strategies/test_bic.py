@@ -1,0 +1,116 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategy_models import Capture, batches_of, copied, growing, learn, learner_of
+from torch.nn import functional as F
+
+from lifelong import Batch, BiC, TaskSpec
+from lifelong.strategies.bic import DAMPING, fitted, scattered
+
+
+def objective(alpha, beta, logits, y, corrected):
+    output = torch.where(corrected, logits * alpha + beta, logits)
+    return float(F.cross_entropy(output, y) + DAMPING * ((alpha - 1) ** 2 + beta**2))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 20))
+def test_the_fit_is_better_than_any_neighbour(seed, rows):
+    chance = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(rows, 4, generator=chance).double()
+    y = torch.randint(4, (rows,), generator=chance)
+    corrected = torch.tensor([False, False, True, True])
+    alpha, beta = fitted(logits, y, corrected)
+    best = objective(alpha, beta, logits, y, corrected)
+    for da in (-0.05, 0.0, 0.05):
+        for db in (-0.05, 0.0, 0.05):
+            assert objective(alpha + da, beta + db, logits, y, corrected) >= best - 1e-9
+
+
+def test_no_rows_that_contradict_leave_the_correction_finite():
+    logits = torch.tensor([[5.0, 0.0], [0.0, 5.0]])
+    alpha, beta = fitted(logits, torch.tensor([0, 1]), torch.tensor([False, True]))
+    assert 1 < alpha < 20
+    assert abs(beta) < 20
+
+
+def test_the_correction_is_folded_into_the_head_of_the_new_classes():
+    learner = learner_of(bic := BiC(60, validation=0.4), growing)
+    learn(learner, 0, batches_of(8, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    batches = batches_of(12, classes=(2, 3), task=1)
+    for batch in batches:
+        learner.observe(batch)
+    rows, before = bic.aside.all(), copied(learner.parameters)
+    logits, x = learner.predict(rows["x"]), torch.randn(5, 3)
+    assert set(rows["y"].tolist()) == {0, 1, 2, 3}
+    was = learner.predict(x)
+    learner.end_task(batches)
+    corrected = torch.tensor([False, False, True, True])
+    alpha, beta = fitted(logits, rows["y"], corrected)
+    assert abs(alpha - 1) + abs(beta) > 0.01
+    torch.testing.assert_close(learner.predict(x), torch.where(corrected, was * alpha + beta, was))
+    moved = {n for n, value in before.items() if not torch.equal(value, learner.parameters[n])}
+    assert moved == {"head.blocks.1.weight", "head.blocks.1.bias"}
+    now = F.cross_entropy(learner.predict(rows["x"]), rows["y"])
+    assert now < F.cross_entropy(logits, rows["y"])
+
+
+def test_a_row_is_either_learned_or_held_out_in_every_pass():
+    learner = learner_of([bic := BiC(400, validation=0.3), seen := Capture()])
+    batches = batches_of(20)
+    for _ in range(3):
+        for batch in batches:
+            learner.observe(batch)
+    learned = set(bic.memory.all()["key"].tolist())
+    out = set(bic.aside.all()["key"].tolist())
+    assert learned
+    assert out
+    assert not learned & out
+    assert len(learned | out) == 120
+    for batch in seen.batches:
+        weighed = {int(k) for k, w in zip(batch.key, batch.weight, strict=True) if w == 0}
+        assert weighed <= out
+        assert not out & {int(k) for k in batch.key[batch.new :]}
+
+
+def test_rows_without_ids_are_held_out_by_chance():
+    learner = learner_of(bic := BiC(400, validation=0.25))
+    for batch in batches_of(30, rows=20):
+        learner.observe(Batch.of(batch.x, batch.y))
+    assert 0.15 < bic.aside.seen / 600 < 0.35
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**62), st.floats(0.1, 0.9))
+def test_ids_in_a_row_are_scattered_evenly(first, part):
+    chance = scattered(torch.arange(2000) + first)
+    assert ((chance >= 0) & (chance < 1)).all()
+    assert abs(float((chance < part).float().mean()) - part) < 0.06
+
+
+def test_the_first_task_and_tasks_without_new_classes_are_not_corrected():
+    learner = learner_of(BiC(60, validation=0.4))
+    for task in (0, 1):
+        learner.begin_task(task)
+        batches = batches_of(4, task=task)
+        for batch in batches:
+            learner.observe(batch)
+        before = copied(learner.parameters)
+        learner.end_task(batches)
+        assert all(torch.equal(value, learner.parameters[n]) for n, value in before.items())
+
+
+def test_both_memories_can_lie_in_files(tmp_path):
+    learner = learner_of(bic := BiC(20, path=tmp_path / "rows"))
+    for batch in batches_of(4):
+        learner.observe(batch)
+    assert len(bic.memory) == 18
+    assert (tmp_path / "rows" / "aside").is_dir()
+
+
+@pytest.mark.parametrize("settings", [{"validation": 0.0}, {"validation": 1.0}, {"capacity": 1}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ValueError, match="at least one row to learn from"):
+        BiC(**settings)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+from strategy_models import Capture, batches_of, copied, learner_of, multi_head, seeded
+from strategy_models import mlp as fixed
+from torch import nn
+from torch.nn import functional as F
+
+from lifelong import MIR, Batch, Learner, TaskSpec
+from lifelong.core.errors import InvalidBatch
+
+
+def filled(**settings):
+    learner = learner_of([mir := MIR(60, lr=0.5, **settings), seen := Capture()])
+    for number in range(8):
+        learner.observe(batches_of(1, task=number)[0])
+    return learner, mir, seen
+
+
+def test_interference_is_what_a_real_step_does_to_the_loss():
+    learner, mir, _ = filled()
+    new, pool = batches_of(2, task=20)
+    found = mir.interference(learner, new, pool)
+    twin = seeded(fixed)
+    twin.load_state_dict(copied(learner.parameters))
+    before = F.cross_entropy(twin(pool.x), pool.y, reduction="none")
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.5)
+    F.cross_entropy(twin(new.x), new.y).backward()
+    optimizer.step()
+    after = F.cross_entropy(twin(pool.x), pool.y, reduction="none")
+    torch.testing.assert_close(found, (after - before).detach(), atol=1e-6, rtol=1e-4)
+
+
+def test_those_replayed_are_the_most_interfered_of_all_candidates():
+    learner, mir, seen = filled(candidates=100, rows=4)  # so all of the memory is looked at
+    new = batches_of(1, task=20)[0]
+    held = mir.memory.all()
+    pool = Batch.of(held["x"], held["y"], 0, held["key"])
+    scores = mir.interference(learner, new, pool)
+    learner.observe(new)
+    replayed = seen.batches[-1].key[6:]
+    assert sorted(replayed.tolist()) == sorted(held["key"][scores.topk(4).indices].tolist())
+
+
+def test_looking_ahead_leaves_no_trace():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.drop = nn.BatchNorm1d(3), nn.Dropout(0.5)
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.layer(self.drop(self.norm(x)))
+
+    learner = learner_of(mir := MIR(60), Noisy)
+    new, pool = batches_of(2)
+    learner.observe(new)
+    before, weights = copied(learner.model.state_dict()), copied(learner.parameters)
+    first = mir.interference(learner, new, pool)
+    assert torch.equal(first, mir.interference(learner, new, pool))
+    after = learner.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(torch.equal(value, learner.parameters[name]) for name, value in weights.items())
+    assert all(p.grad is None for p in learner.parameters.values())
+    assert learner.model.training
+
+
+def test_a_model_that_wants_the_task_gets_it():
+    learner = learner_of(MIR(60), multi_head)
+    for task, classes in enumerate(((0, 1), (2, 3))):
+        learner.begin_task(TaskSpec(task, classes))
+        batches = batches_of(4, classes=classes, task=task)
+        for batch in batches:
+            assert learner.observe(batch).isfinite()
+        learner.end_task(batches)
+
+
+def test_a_loss_without_a_value_a_row_is_refused():
+    model = nn.Linear(3, 4)
+    learner = Learner(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        [MIR(60, rows=2)],
+        loss=lambda output, y: F.cross_entropy(output, y),
+    )
+    learner.observe(batches_of(1)[0])
+    with pytest.raises(InvalidBatch, match="the loss gives a scalar"):
+        learner.observe(batches_of(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"), [({"candidates": 0}, "candidates is 0"), ({"lr": 0.0}, "lr is 0.0")]
+)
+def test_settings_out_of_range_are_refused(settings, told):
+    with pytest.raises(ValueError, match=told):
+        MIR(10, **settings)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from strategy_models import batches_of, copied, growing, learn, learner_of, seeded
+from strategy_models import mlp as fixed
+from torch.nn import functional as F
+
+from lifelong import EEIL, GDumb, Replay
+from lifelong.core.errors import NonFiniteLoss
+from lifelong.strategies.tuning import check_training, cosine, tune
+
+
+def test_tuning_is_sgd_on_the_memory_in_random_batches():
+    learner = learner_of(replay := Replay(50))
+    for batch in batches_of(4):
+        learner.observe(batch)
+    twin = seeded(fixed)
+    twin.load_state_dict(copied(learner.parameters))
+    held, chance = replay.memory.all(), torch.Generator()
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.2, momentum=0.9)
+    chance.manual_seed(7)
+    for epoch in range(3):
+        optimizer.param_groups[0]["lr"] = cosine(0.2, 0.0)(epoch / 3)
+        order = torch.randperm(24, generator=chance)
+        for first in range(0, 24, 10):
+            slots = order[first : first + 10]
+            optimizer.zero_grad()
+            F.cross_entropy(twin(held["x"][slots]), held["y"][slots]).backward()
+            optimizer.step()
+    chance.manual_seed(7)
+    tune(learner, replay.memory, chance, epochs=3, batch=10, rate=cosine(0.2, 0.0))
+    for name, weight in twin.named_parameters():
+        torch.testing.assert_close(learner.parameters[name].data, weight.data)
+    assert all(p.grad is None for p in learner.parameters.values())
+
+
+@pytest.mark.parametrize("kind", [EEIL, GDumb])
+def test_a_tuning_that_diverges_leaves_everything_as_it_was(kind):
+    learner = learner_of(kind(50, epochs=9, lr=1e30))
+    learner.begin_task(0)
+    batches = batches_of(3)
+    for batch in batches:
+        learner.observe(batch)
+    before = copied(learner.parameters)
+    with pytest.raises(NonFiniteLoss, match="lower the strategy's learning rate"):
+        learner.end_task(batches)
+    assert all(torch.equal(value, learner.parameters[name]) for name, value in before.items())
+    assert learner.current == 0
+    assert learner.observe(batches[0]).isfinite()
+
+
+@pytest.mark.parametrize("kind", [EEIL, GDumb])
+def test_a_head_may_grow_and_momentum_of_the_optimizer_stays(kind):
+    learner = learner_of(kind(50, epochs=2), growing, torch.optim.Adam)
+    for task, classes in enumerate(((0, 1), (2, 3))):
+        batches = batches_of(3, classes=classes, task=task)
+        learn(learner, task, batches[:2], classes)
+        moments = copied({str(i): s["exp_avg"] for i, s in
+                          enumerate(learner.optimizer.state.values())})  # fmt: skip
+        learner.consolidate(batches)
+        for i, state in enumerate(learner.optimizer.state.values()):
+            assert torch.equal(state["exp_avg"], moments[str(i)])
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"lr": -1.0}])
+@pytest.mark.parametrize("kind", [EEIL, GDumb])
+def test_settings_out_of_range_are_refused(kind, settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name} is"):
+        kind(10, **settings)
+
+
+def test_training_settings_in_range_are_taken():
+    check_training(1, 1, 1e-9)
