@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
-    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+    from lifelong.strategies import AGEM, DER, EWC, GEM, L2, MAS, SI, DERpp, LwF, Replay
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AGEM",
     "DER",
     "EWC",
+    "GEM",
     "L2",
     "MAS",
     "SI",

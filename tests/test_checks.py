@@ -5,7 +5,7 @@ import pytest
 import torch
 from broken_strategies import BROKEN, Plain
 
-from lifelong import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay, Strategy
+from lifelong import AGEM, DER, EWC, GEM, L2, MAS, SI, DERpp, LwF, Replay, Strategy
 from lifelong.checks import CHECKS, CheckFailed, check_strategy
 from lifelong.checks.settings import SETTINGS, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
@@ -23,6 +23,8 @@ STRATEGIES = {
     "replay balanced": lambda: Replay(capacity=150, policy="balanced", by="task"),
     "der": lambda: DER(capacity=150),
     "derpp": lambda: DERpp(capacity=150, policy="balanced"),
+    "gem": lambda: GEM(capacity=150, rows=40),
+    "a-gem": lambda: AGEM(capacity=150, rows=40),
 }
 
 TOGETHER = {
@@ -33,6 +35,8 @@ TOGETHER = {
     "mas + l2 + replay": lambda: [MAS(0.1), L2(0.1), Replay(24, policy="ring")],
     "lwf + si + ewc": lambda: [LwF(), SI(), EWC(10.0, decay=0.5)],
     "der + lwf": lambda: [DER(24), LwF(per_task=True)],
+    "si + gem + derpp": lambda: [SI(), GEM(24), DERpp(24)],
+    "a-gem + ewc": lambda: [AGEM(24), EWC(10.0)],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
-from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+from lifelong.strategies import AGEM, DER, EWC, GEM, L2, MAS, SI, DERpp, LwF, Replay
 
 Bound = Literal["joint", "cumulative"]
 
@@ -95,6 +95,8 @@ RECIPES: Mapping[str, Recipe] = {
     "replay": Recipe(Replay, "replay", "rows", "nothing", "arXiv:1902.10486"),
     "der": Recipe(DER, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
+    "gem": Recipe(GEM, "projection", "rows", "boundaries", "arXiv:1706.08840"),
+    "a-gem": Recipe(AGEM, "projection", "rows", "boundaries", "arXiv:1812.00420"),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 
