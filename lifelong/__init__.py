@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
-    from lifelong.strategies import AGEM, DER, EWC, GEM, L2, MAS, SI, DERpp, LwF, Replay
+    from lifelong.strategies import AGEM, DER, EWC, GEM, GPM, L2, MAS, OGD, SI, DERpp, LwF, Replay
 
 __version__ = "0.1.0"
 
@@ -28,8 +28,10 @@ __all__ = [
     "DER",
     "EWC",
     "GEM",
+    "GPM",
     "L2",
     "MAS",
+    "OGD",
     "SI",
     "Batch",
     "DERpp",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from broken_strategies import BROKEN, Plain
 
-from lifelong import AGEM, DER, EWC, GEM, L2, MAS, SI, DERpp, LwF, Replay, Strategy
+from lifelong import AGEM, DER, EWC, GEM, GPM, L2, MAS, OGD, SI, DERpp, LwF, Replay, Strategy
 from lifelong.checks import CHECKS, CheckFailed, check_strategy
 from lifelong.checks.settings import SETTINGS, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
@@ -25,6 +25,8 @@ STRATEGIES = {
     "derpp": lambda: DERpp(capacity=150, policy="balanced"),
     "gem": lambda: GEM(capacity=150, rows=40),
     "a-gem": lambda: AGEM(capacity=150, rows=40),
+    "ogd": lambda: OGD(directions=60),
+    "gpm": lambda: GPM(threshold=0.7),
 }
 
 TOGETHER = {
@@ -36,6 +38,7 @@ TOGETHER = {
     "lwf + si + ewc": lambda: [LwF(), SI(), EWC(10.0, decay=0.5)],
     "der + lwf": lambda: [DER(24), LwF(per_task=True)],
     "si + gem + derpp": lambda: [SI(), GEM(24), DERpp(24)],
+    "replay + ogd + gpm": lambda: [Replay(24), OGD(20), GPM(0.5)],
     "a-gem + ewc": lambda: [AGEM(24), EWC(10.0)],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
 }

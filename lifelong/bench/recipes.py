@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
-from lifelong.strategies import AGEM, DER, EWC, GEM, L2, MAS, SI, DERpp, LwF, Replay
+from lifelong.strategies import AGEM, DER, EWC, GEM, GPM, L2, MAS, OGD, SI, DERpp, LwF, Replay
 
 Bound = Literal["joint", "cumulative"]
 
@@ -97,6 +97,8 @@ RECIPES: Mapping[str, Recipe] = {
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "gem": Recipe(GEM, "projection", "rows", "boundaries", "arXiv:1706.08840"),
     "a-gem": Recipe(AGEM, "projection", "rows", "boundaries", "arXiv:1812.00420"),
+    "ogd": Recipe(OGD, "projection", "directions P", "boundaries", "arXiv:1910.07104"),
+    "gpm": Recipe(GPM, "projection", "bases", "boundaries", "arXiv:2103.09762"),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 
