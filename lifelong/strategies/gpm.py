@@ -233,4 +233,4 @@ def extended_basis(square: Tensor, basis: Tensor | None, threshold: float) -> Te
     wanted = int((holds < threshold * total).sum())
     count = min(wanted, int((values > 1e-6 * total).sum()), len(square) - held.shape[1])
     whole: Tensor = torch.linalg.qr(torch.cat((held, vectors[:, :count]), 1)).Q
-    return whole.float()
+    return whole.float().contiguous()  # a state that was saved comes back so
