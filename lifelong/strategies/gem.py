@@ -15,7 +15,6 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.forward import forward
 from lifelong.core.group_gradients import GroupGradients
 from lifelong.core.learner import Learner
-from lifelong.core.loss import reduce
 from lifelong.core.nonnegative import nonnegative_minimum
 from lifelong.core.strategy import State, Strategy
 from lifelong.core.undisturbed import undisturbed
@@ -172,7 +171,7 @@ class AGEM(GEM):
         rows = batch_of_columns(self.memory.draw(self.rows, self.generator)).to(learner.device)
         with undisturbed(learner.model):
             task = rows.task if learner.task_aware else None
-            loss = reduce(learner.loss(forward(learner.model, rows.x, task), rows), rows)
+            loss = learner.mean_loss(forward(learner.model, rows.x, task), rows)
             if not loss.requires_grad:
                 return
             found = torch.autograd.grad(loss, learned, allow_unused=True)
