@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
     from lifelong.strategies import (
+        AGEM,
         DER,
         EEIL,
         ERACE,
         EWC,
+        GEM,
+        GPM,
         L2,
         MAS,
         MIR,
+        OGD,
         SI,
         WA,
         XDER,
@@ -51,13 +55,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AGEM",
     "DER",
     "EEIL",
     "ERACE",
     "EWC",
+    "GEM",
+    "GPM",
     "L2",
     "MAS",
     "MIR",
+    "OGD",
     "SI",
     "WA",
     "XDER",

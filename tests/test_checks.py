@@ -6,13 +6,17 @@ import torch
 from broken_strategies import BROKEN, Plain
 
 from lifelong import (
+    AGEM,
     DER,
     EEIL,
     ERACE,
     EWC,
+    GEM,
+    GPM,
     L2,
     MAS,
     MIR,
+    OGD,
     SI,
     WA,
     XDER,
@@ -69,6 +73,10 @@ STRATEGIES = {
     "bic": lambda: BiC(capacity=150),
     "wa": lambda: [Replay(capacity=150), WA()],
     "class-balanced": lambda: [Replay(capacity=150), ClassBalanced()],
+    "gem": lambda: GEM(capacity=150, rows=40),
+    "a-gem": lambda: AGEM(capacity=150, rows=40),
+    "ogd": lambda: OGD(directions=60),
+    "gpm": lambda: GPM(threshold=0.7),
 }
 
 TOGETHER = {
@@ -94,6 +102,9 @@ TOGETHER = {
     "lwf + icarl + replay": lambda: [LwF(), ICaRL(24), Replay(24)],
     "si + x-der + mir": lambda: [SI(), XDER(24), MIR(24)],
     "ewc + eeil + gdumb": lambda: [EWC(1.0), EEIL(24, epochs=2), GDumb(24, epochs=2)],
+    "si + gem + derpp": lambda: [SI(), GEM(24), DERpp(24)],
+    "replay + ogd + gpm": lambda: [Replay(24), OGD(20), GPM(0.5)],
+    "a-gem + ewc": lambda: [AGEM(24), EWC(10.0)],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
 }
 

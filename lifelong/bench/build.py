@@ -117,7 +117,7 @@ def _model(config: Config, stream: Stream) -> nn.Module:
         backbone = SmallCNN(channels, size, hidden=config["width"])
     else:
         backbone = ResNet18(channels, config["width"])
-    front: nn.Module = Pixels(scale=config["scale"])
+    front: nn.Module = Pixels(config["mean"], config["std"], config["scale"])
     if config["augment"]:
         front = nn.Sequential(Augment(), front)
     if config["head"] == "multi":

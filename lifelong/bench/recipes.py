@@ -12,13 +12,17 @@ from lifelong.bench.hybrids import HYBRIDS
 from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
 from lifelong.strategies import (
+    AGEM,
     DER,
     EEIL,
     ERACE,
     EWC,
+    GEM,
+    GPM,
     L2,
     MAS,
     MIR,
+    OGD,
     SI,
     WA,
     XDER,
@@ -169,6 +173,10 @@ RECIPES: Mapping[str, Recipe] = {
     "bic": Recipe(BiC, "replay", "rows", "boundaries", "arXiv:1905.13260"),
     "wa": Recipe(WA, "balance", "nothing", "boundaries", "arXiv:1911.07053"),
     "class-balanced": Recipe(ClassBalanced, "balance", "nothing", "nothing", "arXiv:1901.05555"),
+    "gem": Recipe(GEM, "projection", "rows", "boundaries", "arXiv:1706.08840"),
+    "a-gem": Recipe(AGEM, "projection", "rows", "boundaries", "arXiv:1812.00420"),
+    "ogd": Recipe(OGD, "projection", "directions P", "boundaries", "arXiv:1910.07104"),
+    "gpm": Recipe(GPM, "projection", "bases", "boundaries", "arXiv:2103.09762"),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 

@@ -35,6 +35,7 @@ class Suite:
             or "multi" (one part a task, told which; for task-incremental suites).
         init: "default" (torch's) or "xavier" (uniform, biases zero).
         scale: pixels are divided by this.
+        mean, std: subtracted from what that makes, and divided by.
         augment: random crops and mirror images.
         optimizer, lr, momentum, weight_decay: as in `torch.optim`.
         batch, epochs, iterations: rows a batch; passes over each task, or batches of it instead.
@@ -56,6 +57,8 @@ class Suite:
     head: Head = "growing"
     init: Literal["default", "xavier"] = "default"
     scale: float = 255.0
+    mean: float = 0.0
+    std: float = 1.0
     augment: bool = False
     optimizer: Optimizer = "sgd"
     lr: float = 0.05
@@ -78,6 +81,10 @@ _SCENARIOS = Suite(
     settings={"lwf": {"per_task": True}},
 )  # fmt: skip
 _SOURCE = "van de Ven & Tolias 2018 (arXiv:1809.10635)"
+_HSU = Suite(
+    "", "mnist", optimizer="adam", lr=1e-3, epochs=4, mean=0.1, std=0.2752,
+    settings={"replay": {"policy": "balanced", "by": "task"}},
+)  # fmt: skip
 
 SUITES: Mapping[str, Suite] = {
     "digits": Suite(
@@ -104,6 +111,17 @@ SUITES: Mapping[str, Suite] = {
         "MNIST, class-incremental in one pass; Buzzega et al. 2020 (arXiv:2004.07211)",
         "mnist", width=100, head="fixed", init="xavier", lr=0.03, batch=10,
         settings={"replay": {"rows": 10}, "der": {"rows": 10}, "der++": {"rows": 10}},
+    ),
+    "split-mnist-hsu-task": replace(
+        _HSU, summary="MNIST, told which of 5 tasks, 4 passes; Hsu et al. 2018 (arXiv:1810.12488)",
+        scenario="task-incremental", head="multi",
+    ),
+    "split-mnist-hsu-domain": replace(
+        _HSU, summary="MNIST, odd or even in 5 tasks, 4 passes; Hsu et al. 2018",
+        scenario="domain-incremental", head="fixed",
+    ),
+    "split-mnist-hsu-class": replace(
+        _HSU, summary="MNIST, class-incremental in 5 tasks, 4 passes; Hsu et al. 2018",
     ),
     "split-fashion-mnist": Suite(
         "Fashion-MNIST, class-incremental in 5 tasks, one pass", "fashion-mnist", head="fixed",

@@ -30,6 +30,10 @@ class NonFiniteLoss(LifelongError, ArithmeticError):
     """The loss or its gradient is NaN or infinite; the learner is as it was before the step."""
 
 
+class NothingLeftToLearn(LifelongError, RuntimeError):
+    """A strategy holds all that could still change."""
+
+
 class OptimizerMismatch(LifelongError, ValueError):
     """The optimizer misses parameters of the model, or holds parameters of another."""
 

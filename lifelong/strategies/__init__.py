@@ -10,12 +10,15 @@ from lifelong.strategies.ewc import EWC
 from lifelong.strategies.features import FeatureDistillation
 from lifelong.strategies.feedback import Feedback
 from lifelong.strategies.gdumb import GDumb
+from lifelong.strategies.gem import AGEM, GEM
+from lifelong.strategies.gpm import GPM
 from lifelong.strategies.icarl import ICaRL
 from lifelong.strategies.l2 import L2
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
 from lifelong.strategies.mean_teacher import MeanTeacher
 from lifelong.strategies.mir import MIR
+from lifelong.strategies.ogd import OGD
 from lifelong.strategies.pooled import PooledDistillation
 from lifelong.strategies.quadratic import Quadratic
 from lifelong.strategies.replay import Replay
@@ -26,13 +29,17 @@ from lifelong.strategies.wa import WA
 from lifelong.strategies.xder import XDER
 
 __all__ = [
+    "AGEM",
     "DER",
     "EEIL",
     "ERACE",
     "EWC",
+    "GEM",
+    "GPM",
     "L2",
     "MAS",
     "MIR",
+    "OGD",
     "SI",
     "WA",
     "XDER",

@@ -133,7 +133,7 @@ def test_a_table_runs_and_is_written(tiny: reproduce.Table, tmp_path: Path):
 
 def test_a_table_takes_the_place_of_its_earlier_section(tmp_path):
     page = tmp_path / "results.md"
-    first, second = (reproduce.read_table(name) for name in reproduce.table_names())
+    first, second = map(reproduce.read_table, reproduce.table_names()[:2])
     reproduce.put_into(page, first, f"## {first.title}\n\nold\n")
     reproduce.put_into(page, second, f"## {second.title}\n\nother\n")
     reproduce.put_into(page, first, f"## {first.title}\n\nnew\n")

@@ -1,0 +1,174 @@
+"""OGD: orthogonal gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.core.group_gradients import GroupGradients
+from lifelong.core.learner import Learner
+from lifelong.core.strategy import State, Strategy
+from lifelong.memory import Memory
+
+_DEPENDS = 1e-4
+"""The share of a gradient outside the span of others below which it adds no direction."""
+
+
+class OGD(Strategy):
+    """Take out of each step what would change the old answers to old rows.
+
+    g~ = g - sum over v in S of <g, v> v, with S an orthonormal basis of the gradients of
+    f_y(x), the output for the label, for rows (x, y) of each past task
+    Farajtabar et al. 2020, arXiv:1910.07104 (OGD-GTL).
+
+    The authors keep 200 directions of every task; here the tasks share what is kept, so that
+    memory is bounded: `directions` times the number of weights. When a task ends, each task before
+    gives up directions at random. The rows themselves are not kept. Gradients are
+    orthogonalised twice against those kept, and with each other by QR; those that add nothing are
+    left out. The gradient is orthogonal; momentum, Adam and weight decay may step elsewhere.
+
+    Args:
+        directions: how many to keep of all tasks together.
+
+    Raises:
+        ValueError: fewer than one direction.
+
+    Example:
+        >>> OGD(directions=100).basis.shape
+        torch.Size([0, 0])
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("basis", "owner", "spans", "tasks")
+
+    def __init__(self, directions: int = 200) -> None:
+        if directions < 1:
+            raise ValueError(f"directions is {directions}; it must be 1 or more")
+        self.directions = directions
+        self.basis = torch.zeros(0, 0)
+        """(directions kept, weights), orthonormal rows."""
+        self.owner = torch.zeros(0, dtype=torch.int64)
+        """(directions kept,) the number of the task that each is of."""
+        self.spans: dict[str, list[int]] = {}
+        """Where in a row each parameter's weights start and stop."""
+        self.tasks = 0
+        self._gradients = GroupGradients()
+
+    @torch.no_grad()
+    def project(self, learner: Learner) -> None:
+        """Make the gradient orthogonal to all directions kept."""
+        learned = {
+            name: p.grad
+            for name, p in learner.parameters.items()
+            if p.grad is not None and name in self.spans
+        }
+        if not len(self.basis) or not learned:
+            return
+        parts = [self.basis[:, slice(*self.spans[name])] for name in learned]
+        along = torch.stack(
+            [part @ g.flatten() for part, g in zip(parts, learned.values(), strict=True)]
+        ).sum(0)
+        for part, gradient in zip(parts, learned.values(), strict=True):
+            gradient.sub_((along @ part).view_as(gradient))
+
+    @torch.no_grad()
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Add directions of rows of this task, and give up some of the tasks before."""
+        share = max(1, self.directions // (self.tasks + 1))
+        sample = Memory(share)
+        for batch in data:
+            columns = {name: column for name, column in batch.columns() if name != "weight"}
+            sample.add(columns, None, self.generator)
+        rows = batch_of_columns(sample.all()).to(learner.device)
+        weight = torch.ones(len(rows), 1, device=learner.device)
+        found = self._gradients(learner.model, rows, weight, _label_output, learner.parameters)
+        self._widen(learner)
+        self._thin(share)
+        new = torch.cat([found[name].flatten(1).to(self.basis) for name in self.spans], 1)
+        new = orthonormal(new, self.basis)
+        self.basis = torch.cat((self.basis, new))
+        self.owner = torch.cat((self.owner, self.owner.new_full((len(new),), self.tasks)))
+        self.tasks += 1
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state.
+
+        Raises:
+            StateMismatch: the directions are not as many, or as long, as it says.
+        """
+        if state.keys() >= {"basis", "owner", "spans"}:
+            width = max((stop for _, stop in state["spans"].values()), default=0)
+            found, told = tuple(state["basis"].shape), (len(state["owner"]), width)
+            if found != told:
+                raise StateMismatch(
+                    f"a basis of shape {found} in the state of OGD, which tells of {told}; "
+                    "the state is damaged"
+                )
+        super().load_state_dict(state)
+
+    def _widen(self, learner: Learner) -> None:
+        """Give parameters that have come since a place; old outputs do not depend on them."""
+        before = width = self.basis.shape[1]
+        for name, parameter in learner.parameters.items():
+            if name not in self.spans:
+                self.spans[name] = [width, width + parameter.numel()]
+                width += parameter.numel()
+        wide = self.basis.new_zeros(len(self.basis), width, device=learner.device)
+        wide[:, :before] = self.basis
+        self.basis = wide
+
+    def _thin(self, share: int) -> None:
+        """Keep at most so many directions of each task, at random, and leave room for one more.
+
+        Whatever is given up, the others are orthonormal still.
+        """
+        owner = self.owner.cpu()
+        order = torch.randperm(len(owner), generator=self.generator)
+        order = order[owner[order].argsort(stable=True)]
+        _, task, count = torch.unique(owner[order], return_inverse=True, return_counts=True)
+        rank = torch.arange(len(order)) - (count.cumsum(0) - count)[task]
+        order = order[rank < share]
+        order = order[torch.randperm(len(order), generator=self.generator)]
+        chosen = order[: self.directions - share].sort().values.to(self.basis.device)
+        self.basis, self.owner = self.basis[chosen], self.owner.to(chosen.device)[chosen]
+
+
+def _label_output(output: Any, batch: Batch) -> Tensor:
+    if output.ndim != 2 or batch.y.ndim != 1 or batch.y.is_floating_point():
+        raise InvalidBatch(
+            f"outputs of shape {tuple(output.shape)} and targets {batch.y.dtype} of shape "
+            f"{tuple(batch.y.shape)}; OGD needs class ids, and an output for each class"
+        )
+    return output.gather(1, batch.y[:, None])[:, 0]  # type: ignore[no-any-return]
+
+
+def orthonormal(rows: Tensor, basis: Tensor) -> Tensor:
+    """Make an orthonormal basis of what rows add to the span of an orthonormal basis.
+
+    Args:
+        rows: (n, size); those that nearly depend on the basis and the rows before are left out.
+        basis: (m, size).
+
+    Returns:
+        (n or fewer, size).
+
+    Example:
+        >>> rows = torch.tensor([[3.0, 4.0, 0.0], [3.0, 0.0, 0.0]])
+        >>> orthonormal(rows, torch.tensor([[1.0, 0.0, 0.0]])).abs().tolist()
+        [[0.0, 1.0, 0.0]]
+    """
+    length = rows.norm(dim=1, keepdim=True)
+    some = length[:, 0] > 0
+    rows = rows[some] / length[some]
+    for _ in range(2):  # the second time takes out what rounding left in the first
+        rows -= (rows @ basis.T) @ basis
+    rows = rows[rows.norm(dim=1) > _DEPENDS][: max(0, rows.shape[1] - len(basis))]
+    fresh = torch.linalg.qr(rows.T, mode="r").R.diagonal().abs() > _DEPENDS
+    found: Tensor = torch.linalg.qr(rows[fresh].T).Q.T
+    found = found - (found @ basis.T) @ basis
+    found = torch.linalg.qr(found.T).Q.T
+    return found.contiguous()

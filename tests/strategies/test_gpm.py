@@ -1,0 +1,215 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategy_models import Capture, batches_of, copied, growing, learn, learner_of, mlp, multi_head
+from torch import nn
+from torch.optim import SGD, Adam
+
+from lifelong import EWC, GPM, Batch
+from lifelong.core.errors import NothingLeftToLearn
+from lifelong.nets import MLP
+from lifelong.strategies.gpm import _patches, extended_basis
+
+CLASSES = ((0, 1), (2, 3), (0, 3))
+
+
+def wide():
+    return MLP(3, hidden=(12, 12), outputs=4)
+
+
+def images():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(),
+        nn.Conv2d(3, 6, 2, stride=2, groups=3, bias=False), nn.Flatten(), nn.Linear(24, 4),
+    )  # fmt: skip
+
+
+def rows_of(count, classes, task=0):
+    chance = torch.Generator().manual_seed(task)
+    few = torch.randn(3, 16, generator=chance)  # of three dimensions, so that bases have room
+    x = torch.randn(count, 3, generator=chance) @ few
+    return Batch.of(x, torch.tensor(classes)[torch.arange(count) % 2], task)
+
+
+def whole(weights, layer):
+    """A layer's weight and bias as one matrix, as its basis sees them."""
+    parts = [weights[f"{layer}.weight"].flatten(1)]
+    if f"{layer}.bias" in weights:
+        parts.append(weights[f"{layer}.bias"][:, None])
+    return torch.cat(parts, 1)
+
+
+OPTIMIZERS = {
+    "sgd": SGD,
+    "momentum": lambda p, lr: SGD(p, lr=lr, momentum=0.9, weight_decay=0.1),
+    "adam": lambda p, lr: Adam(p, lr=lr / 10),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("model", [images, growing, multi_head])
+def test_every_step_is_orthogonal_to_past_inputs(model, optimizer):
+    gpm, seen = GPM(0.6), Capture()
+    learner = learner_of([EWC(1.0), gpm, seen], model, optimizer)
+    for task, classes in enumerate(CLASSES):
+        make = rows_of(12, classes, task) if model is images else None
+        batches = [make] * 4 if make else batches_of(4, classes=classes, task=task)
+        learner.begin_task(type("Task", (), {"id": task, "classes": classes})())
+        for batch in batches:
+            before = copied(learner.parameters)
+            learner.observe(batch)
+            after = copied(learner.parameters)
+            assert all(torch.equal(before[name], after[name]) for name in gpm.still)
+            assert any(not torch.equal(before[name], after[name]) for name in after)
+            for layer, basis in gpm.basis.items():
+                step = whole(after, layer) - whole(before, layer)
+                assert (step @ basis).norm() <= 1e-5 * max(1.0, float(step.norm()))
+                if f"{layer}.weight" in seen.gradients[-1]:
+                    gradient = whole(seen.gradients[-1], layer)
+                    assert (gradient @ basis).norm() <= 1e-5 * max(1.0, float(gradient.norm()))
+        learner.end_task(batches)
+        for basis in gpm.basis.values():
+            square = basis.T @ basis
+            torch.testing.assert_close(square, torch.eye(len(square)), rtol=0, atol=1e-5)
+    assert gpm.basis.keys() >= {
+        name for name, m in learner.model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)
+    }
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_past_answers_do_not_change_where_all_of_the_inputs_is_held(optimizer):
+    # Old rows lie in a plane and the ReLUs of few of them: the bases leave room.
+    learner = learner_of(GPM(1.0), lambda: MLP(16, hidden=(40, 40), outputs=4), optimizer)
+    old = rows_of(8, (0, 1))
+    learn(learner, 0, [old] * 3)
+    before = learner.predict(old.x)
+    weights = copied(learner.parameters)
+    learn(learner, 1, [rows_of(8, (2, 3), 1)] * 10)
+    torch.testing.assert_close(learner.predict(old.x), before, rtol=1e-4, atol=1e-4)
+    assert any((weights[n] - p).norm() > 1e-2 for n, p in learner.parameters.items())
+
+
+def test_norms_are_held_still():
+    gpm, seen = GPM(0.5), Capture()
+    learner = learner_of([gpm, seen], images)
+    learn(learner, 0, [rows_of(12, (0, 1))] * 2)
+    learner.observe(rows_of(12, (2, 3), 1))
+    assert gpm.still == ["2.weight", "2.bias"]
+    assert not seen.gradients[-1]["2.weight"].any()
+    assert seen.gradients[0]["2.weight"].any()
+
+
+def test_new_outputs_are_free_until_they_are_consolidated():
+    gpm, seen = GPM(0.5), Capture()
+    learner = learner_of([gpm, seen], growing)
+    learn(learner, 0, batches_of(3, classes=(0, 1)), (0, 1))
+    assert len(gpm.basis) == 2  # the hidden layer's and the first block's
+    learn(learner, 1, batches_of(1, classes=(2, 3), task=1), (2, 3))
+    assert len(gpm.basis) == 3
+    assert seen.gradients[-1]["head.blocks.1.weight"].any()
+    assert gpm.still == []
+
+
+@given(st.integers(0, 2**31), st.integers(1, 12), st.floats(0.05, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_the_basis_holds_the_share_with_the_fewest_directions(seed, count, share):
+    chance = torch.Generator().manual_seed(seed)
+    scale = torch.logspace(0, -2, 7)[:, None]
+    first, second = ((torch.randn(7, count, generator=chance) * scale).double() for _ in range(2))
+    old = extended_basis(first @ first.T, None, share)
+    new = extended_basis(second @ second.T, old, share)
+    torch.testing.assert_close(new[:, : old.shape[1]].abs(), old.abs(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(new.T @ new, torch.eye(new.shape[1]), rtol=0, atol=1e-5)
+    held = (new.double().T @ second).square().sum() / second.square().sum()
+    assert held >= share - 1e-5
+    # By the singular values of what the old basis does not hold, as in the paper (equation 9).
+    rest = second - old.double() @ (old.double().T @ second)
+    values = torch.linalg.svdvals(rest).square() / second.square().sum()
+    known = 1 - values.sum()
+    added = new.shape[1] - old.shape[1]
+    if added:
+        assert known + values[: added - 1].sum() < share + 1e-6
+
+
+def test_patches_are_what_a_convolution_multiplies():
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 6, 5, generator=chance)
+    for settings_ in (
+        {}, {"padding": 1, "stride": 2}, {"padding": "same", "dilation": 2}, {"groups": 2},
+        {"padding": (0, 1), "padding_mode": "reflect"}, {"padding": "valid"},
+    ):  # fmt: skip
+        layer = nn.Conv2d(4, 6, (3, 2), bias=False, **settings_)
+        patches = _patches(layer, x)
+        groups, output = layer.groups, layer(x)
+        rows = patches.view(2, groups, -1, patches.shape[-1])
+        weight = layer.weight.flatten(1).view(groups, 6 // groups, -1)
+        made = torch.einsum("ngpi,goi->ngop", rows, weight).reshape(2, 6, -1)
+        torch.testing.assert_close(made.view_as(output), output, rtol=1e-4, atol=1e-5)
+
+
+def test_a_full_basis_is_seen_and_an_error_names_the_way_out():
+    gpm = GPM(1.0)
+    learner = learner_of(gpm, mlp)
+    chance = torch.Generator().manual_seed(0)
+    for task in range(2):
+        x = 5 * torch.randn(60, 3, generator=chance)
+        batches = [Batch.of(x, torch.arange(60) % 4, task)]
+        if task == 0:
+            learn(learner, task, batches)
+    assert gpm.full
+    learner.begin_task(1)
+    before = copied(learner.parameters)
+    with pytest.raises(NothingLeftToLearn, match=r"lower threshold than 1\.0"):
+        learner.observe(batches[0])
+    assert all(torch.equal(before[n], p) for n, p in learner.parameters.items())
+
+
+def test_a_step_taken_when_a_task_ends_is_bound_too():
+    gpm = GPM(0.6)
+    learner = learner_of(gpm, wide, accumulate=2)
+    learn(learner, 0, batches_of(4, classes=(0, 1)))
+    basis = copied(gpm.basis)
+    learner.begin_task(1)
+    before = copied(learner.parameters)
+    batches = batches_of(3, classes=(2, 3), task=1)
+    for batch in batches:
+        learner.observe(batch)
+    learner.end_task(batches)
+    assert learner.steps == 4
+    for layer, held in basis.items():
+        step = whole(learner.parameters, layer).detach() - whole(before, layer)
+        assert step.norm() > 1e-3
+        assert (step @ held).norm() <= 1e-5
+
+
+def test_a_bias_that_does_not_learn_is_no_input():
+    def model():
+        net = mlp()
+        for name, parameter in net.named_parameters():
+            parameter.requires_grad_("bias" not in name)
+        return net
+
+    gpm = GPM(0.9)
+    learner = learner_of(gpm, model)
+    batches = batches_of(3)
+    learn(learner, 0, batches)
+    x = torch.cat([batch.x for batch in batches])
+    first = next(iter(gpm.basis.values()))
+    assert first.shape[0] == 3
+    truth = torch.linalg.svd(x.T).U[:, : first.shape[1]]
+    torch.testing.assert_close(first @ first.T, truth @ truth.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "told"),
+    [
+        ({"threshold": 0.0}, "threshold is 0.0"),
+        ({"threshold": 1.1}, "threshold is 1.1"),
+        ({"rise": -0.1}, "rise is -0.1"),
+        ({"batches": 0}, "batches is 0"),
+    ],
+)
+def test_wrong_settings_are_refused(settings_, told):
+    with pytest.raises(ValueError, match=told):
+        GPM(**settings_)

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategy_models import Capture, batches_of, growing, learn, learner_of, mlp, multi_head
+from torch.optim import SGD
+
+from lifelong import OGD, Batch, Learner
+from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.strategies.ogd import orthonormal
+
+CLASSES = ((0, 1), (2, 3), (0, 3), (1, 2))
+
+
+def flat(gradients, spans):
+    row = torch.zeros(max(stop for _, stop in spans.values()))
+    for name in gradients.keys() & spans.keys():
+        row[slice(*spans[name])] = gradients[name].flatten()
+    return row
+
+
+@pytest.mark.parametrize("model", [mlp, growing, multi_head])
+def test_the_gradient_is_orthogonal_to_what_moves_old_answers(model):
+    ogd, seen = OGD(20), Capture()
+    learner = learner_of([ogd, seen], model)
+    basis, before = ogd.basis, ogd.spans
+    for task, classes in enumerate(CLASSES):
+        learn(learner, task, batches_of(4, classes=classes, task=task), classes)
+        held = len(ogd.basis)
+        assert 0 < held <= 20
+        square = ogd.basis @ ogd.basis.T
+        torch.testing.assert_close(square, torch.eye(held), rtol=0, atol=1e-5)
+        if task:
+            own = flat(seen.gradients[-1], before)
+            assert own.norm() > 1e-3
+            assert (basis @ own).abs().max() <= 1e-5 * own.norm()
+        basis, before = ogd.basis.clone(), dict(ogd.spans)
+
+
+def test_the_directions_are_gradients_of_the_outputs_for_the_labels():
+    ogd = OGD(100)
+    learner = learner_of(ogd)
+    batches = batches_of(3)
+    learn(learner, 0, batches)
+    learner.model.eval()
+    for batch in batches:
+        for i in range(len(batch)):
+            output = learner.output(batch.rows(slice(i, i + 1)))[0, batch.y[i]]
+            grads = torch.autograd.grad(output, list(learner.parameters.values()))
+            row = flat(dict(zip(learner.parameters, grads, strict=True)), ogd.spans)
+            rest = row - (ogd.basis @ row) @ ogd.basis
+            assert rest.norm() <= 1e-3 * row.norm()
+
+
+def test_a_small_step_leaves_old_answers_as_they_are():
+    moved = []
+    for ogd in ([OGD(100)], []):
+        learner = learner_of(ogd, lr=1e-3)
+        old = batches_of(3, classes=(0, 1))
+        learn(learner, 0, old)
+        x, y = torch.cat([b.x for b in old]), torch.cat([b.y for b in old])
+        before = learner.predict(x).gather(1, y[:, None])
+        learn(learner, 1, batches_of(3, classes=(2, 3), task=1))
+        moved.append((learner.predict(x).gather(1, y[:, None]) - before).abs().mean())
+    assert moved[0] < 0.05 * moved[1]
+
+
+def test_tasks_share_the_directions():
+    ogd = OGD(9)
+    learner = learner_of(ogd)
+    counts = []
+    for task in range(12):
+        learn(learner, task, batches_of(2, task=task))
+        counts.append(sorted(ogd.owner.unique(return_counts=True)[1].tolist(), reverse=True))
+    assert counts[:3] == [[9], [4, 4], [3, 3, 3]]
+    assert all(sum(own) <= 9 for own in counts)
+    assert len(counts[-1]) == 9  # with more tasks than directions, some have none
+
+
+def test_new_outputs_have_a_place_and_old_directions_are_zero_there():
+    ogd = OGD(10)
+    learner = learner_of(ogd, growing)
+    learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1))
+    first = dict(ogd.spans)
+    learn(learner, 1, batches_of(2, classes=(2, 3), task=1), (2, 3))
+    assert {name: ogd.spans[name] for name in first} == first
+    new = ogd.basis[ogd.owner == 0][:, max(stop for _, stop in first.values()) :]
+    assert new.shape[1] == 12
+    assert not new.any()
+
+
+@given(st.integers(0, 2**31), st.integers(0, 6), st.integers(1, 9), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_an_orthonormal_basis_spans_what_it_should(seed, held, count, alike):
+    chance = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(10, held, generator=chance)).Q.T
+    rows = torch.randn(count, 10, generator=chance)
+    if alike:  # copies, sums, what is in the basis already, and nothing
+        rows = torch.cat((rows, rows[:1], rows.sum(0, keepdim=True), basis[:1], torch.zeros(1, 10)))
+    rows = rows * 10.0 ** torch.randint(-3, 4, (len(rows), 1), generator=chance)
+    found = orthonormal(rows, basis)
+    whole = torch.cat((basis, found))
+    torch.testing.assert_close(whole @ whole.T, torch.eye(len(whole)), rtol=0, atol=2e-6)
+    rest = rows - (rows @ whole.T) @ whole
+    assert (rest.norm(dim=1) <= 2e-3 * rows.norm(dim=1)).all()
+    assert len(whole) == torch.linalg.matrix_rank(torch.cat((basis, rows / rows.norm(
+        dim=1, keepdim=True).clamp(min=1e-9))), rtol=1e-4)  # fmt: skip
+
+
+def test_a_damaged_state_is_refused():
+    ogd = OGD(5)
+    learner = learner_of(ogd)
+    learn(learner, 0, batches_of(2))
+    state = learner.state_dict()
+    part = state["strategies"][0]["state"]
+    for name, value in (("basis", part["basis"][:, :-1]), ("owner", part["owner"][:-1])):
+        other = learner_of(OGD(5))
+        damaged = [{"kind": "OGD", "state": {**part, name: value}}]
+        with pytest.raises(StateMismatch, match="damaged"):
+            other.load_state_dict({**state, "strategies": damaged})
+
+
+def test_wrong_use_is_told():
+    with pytest.raises(ValueError, match="directions is 0"):
+        OGD(0)
+    model = torch.nn.Linear(2, 1)
+    learner = Learner(model, SGD(model.parameters(), lr=0.1), [OGD()], loss=torch.nn.MSELoss())
+    learner.begin_task(0)
+    with pytest.raises(InvalidBatch, match="class ids"):
+        learner.end_task([Batch.of(torch.zeros(4, 2), torch.zeros(4, 1))])
