@@ -1,6 +1,7 @@
 """Preallocated rows, and the policies that choose which of them stay."""
 
 from lifelong.memory.balanced import Balanced
+from lifelong.memory.herding import SELECTIONS, herding, k_center
 from lifelong.memory.memory import Memory
 from lifelong.memory.policies import POLICIES, policy_of
 from lifelong.memory.policy import Policy
@@ -8,4 +9,16 @@ from lifelong.memory.reservoir import Reservoir
 from lifelong.memory.ring import Ring
 from lifelong.memory.rows import Rows
 
-__all__ = ["POLICIES", "Balanced", "Memory", "Policy", "Reservoir", "Ring", "Rows", "policy_of"]
+__all__ = [
+    "POLICIES",
+    "SELECTIONS",
+    "Balanced",
+    "Memory",
+    "Policy",
+    "Reservoir",
+    "Ring",
+    "Rows",
+    "herding",
+    "k_center",
+    "policy_of",
+]
