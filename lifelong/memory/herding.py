@@ -81,18 +81,18 @@ def k_center(features: Tensor, count: int) -> Tensor:
         [2, 3, 0]
     """
     rows, count = _checked(features, count)
+    if not count:
+        return torch.empty(0, dtype=torch.int64)
     chosen = np.empty(count, dtype=np.int64)
     norms = (rows**2).sum(1)
     nearest = np.full(len(rows), np.inf)
+    best = ((rows - rows.mean(0)) ** 2).sum(1).argmin()
     for k in range(count):
-        if k == 0:
-            best = ((rows - rows.mean(0)) ** 2).sum(1).argmin()
-        else:
-            best = nearest.argmax()
         chosen[k] = best
         apart = norms + norms[best] - 2 * (rows @ rows[best])
         np.minimum(nearest, apart.clip(min=0), out=nearest)
         nearest[chosen[: k + 1]] = -1  # below the distance of copies
+        best = nearest.argmax()
     return torch.from_numpy(chosen)
 
 

@@ -66,6 +66,13 @@ class Reservoir(Policy):
             self._seen = self.held
         return gaps, moved
 
+    def shrink(self, capacity: int, generator: torch.Generator) -> tuple[Slots, Slots]:
+        """Draw those that stay from those held, which is a uniform sample of all, too."""
+        seen = self._seen
+        gaps = super().shrink(capacity, generator)
+        self._seen = seen  # unlike erased rows, those that have left still count
+        return gaps
+
     def state_dict(self) -> dict[str, Any]:
         """Return the two counts."""
         return {"capacity": self.capacity, "held": self.held, "seen": self._seen}

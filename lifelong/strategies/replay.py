@@ -12,7 +12,7 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
-from lifelong.memory import Memory
+from lifelong.memory import Codec, Memory
 
 
 class Replay(Strategy):
@@ -22,17 +22,19 @@ class Replay(Strategy):
     Chaudhry et al. 2019, arXiv:1902.10486 (experience replay with a reservoir); Vitter 1985.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or the bytes that they may take: "10MB".
         rows: how many to replay with each batch; None for as many as are new.
         policy: which rows stay: "reservoir" (a uniform sample of all that came), "ring" (the
             latest of each group) or "balanced" (a uniform sample of each group).
         by: the groups of the ring and balanced policies: "class" (y) or "task".
         device: where the memory lies, for instance "cuda".
         path: a folder, to hold the memory in files on disk instead.
+        store: how to keep the inputs in fewer bytes: "fp16", "int8", "uint8" (of values from 0
+            to 1), "jpeg" (of images in bytes), or a codec; None to keep them as they come.
 
     Raises:
         ValueError: the capacity or the number of rows is not positive.
-        UnknownName: there is no such policy.
+        UnknownName: there is no such policy, or way to store.
 
     Example:
         >>> len(Replay(capacity=500).memory)
@@ -43,13 +45,14 @@ class Replay(Strategy):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         rows: int | None = None,
         policy: str = "reservoir",
         by: Literal["class", "task"] = "class",
         device: str | torch.device = "cpu",
         path: str | Path | None = None,
+        store: str | Codec | None = None,
     ) -> None:
         if rows is not None and rows < 1:
             raise ValueError(f"rows is {rows}; it must be 1 or more, or None for as many as new")
@@ -57,13 +60,14 @@ class Replay(Strategy):
             raise ValueError(f"by is {by!r}; choose 'class' or 'task'")
         self.rows = rows
         self.by = by
-        self.memory = Memory(capacity, policy, device=device, path=path)
+        self.memory = Memory(capacity, policy, device=device, path=path, store=store)
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append rows from the memory.
 
         Raises:
             InvalidBatch: the new rows could not be kept, for their columns or their groups.
+            BudgetTooSmall: the memory has no room for a row of each class, or task.
         """
         drawn = self.draw(learner, batch)
         return batch.extended(batch_of_columns(drawn)) if drawn else batch
@@ -82,7 +86,7 @@ class Replay(Strategy):
 
         With several `times`, that many independent draws follow each other.
         """
-        self.memory.check(self.kept(batch))
+        self.memory.check(self.kept(batch), self._groups(learner, batch))
         grouped = self.by == "class" and self.memory.policy.name != "reservoir"
         if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
             raise InvalidBatch(
@@ -103,3 +107,13 @@ class Replay(Strategy):
     def kept(self, batch: Batch) -> dict[str, Tensor]:
         """Take the columns of the new rows of a batch that the memory keeps."""
         return {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}
+
+    def _groups(self, learner: Learner, batch: Batch) -> int:
+        """Count what a memory of so many bytes must hold a row of."""
+        if self.memory.budget is None:
+            return 1
+        if self.by == "task":
+            return len(learner.tasks)
+        told = {label for task in learner.tasks for label in task.classes}
+        whole = batch.y.ndim == 1 and not batch.y.is_floating_point()
+        return len(told) or (torch.unique(batch.y[: batch.new]).numel() if whole else 1)
