@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
-    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, Exemplars, LwF, Replay
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "SI",
     "Batch",
     "DERpp",
+    "Exemplars",
     "Learner",
     "LifelongError",
     "LwF",

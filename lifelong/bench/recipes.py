@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
-from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, Exemplars, LwF, Replay
 
 Bound = Literal["joint", "cumulative"]
 
@@ -93,6 +93,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mas": Recipe(MAS, "weights", "2 P", "boundaries", "arXiv:1711.09601"),
     "lwf": Recipe(LwF, "distillation", "P", "boundaries", "arXiv:1606.09282"),
     "replay": Recipe(Replay, "replay", "rows", "nothing", "arXiv:1902.10486"),
+    "exemplars": Recipe(Exemplars, "replay", "rows", "boundaries", "arXiv:1611.07725"),
     "der": Recipe(DER, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
 }

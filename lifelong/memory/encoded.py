@@ -52,7 +52,7 @@ class Encoded(Rows):
         for name, like in given.items():
             made = codecs[name].encode(like.new_zeros(1, *like.shape[1:]))
             kept = stored[name]
-            if len(like) or (made.dtype, made.shape[1:]) != (kept.dtype, kept.shape[1:]):
+            if (made.dtype, made.shape[1:]) != (kept.dtype, kept.shape[1:]):
                 raise StateMismatch(
                     f"column {name!r} is {kept.dtype} of shape {tuple(kept.shape)}, which is not "
                     f"{tuple(like.shape[1:])} of {like.dtype} as {codecs[name].name!r}; load it "
@@ -147,3 +147,30 @@ def codecs_for(columns: Mapping[str, Tensor], codec: Codec | None) -> dict[str, 
             "leave out store, or choose another way"
         )
     return chosen
+
+
+def told(like: Tensor) -> str:
+    """Say of which element type and shape rows are, for a state.
+
+    Example:
+        >>> told(torch.zeros(5, 3, 8))
+        'float32 3 8'
+    """
+    return " ".join([str(like.dtype).removeprefix("torch."), *map(str, like.shape[1:])])
+
+
+def like_of(text: str) -> Tensor:
+    """Make an empty column from what `told` says of it.
+
+    Raises:
+        StateMismatch: it says nothing of the kind.
+
+    Example:
+        >>> like_of("float32 3 8").shape
+        torch.Size([0, 3, 8])
+    """
+    name, *sizes = str(text).split() or [""]
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not all(size.isdecimal() for size in sizes):
+        raise StateMismatch(f"a column like {text!r} in a state of a memory; the state is damaged")
+    return torch.empty(0, *map(int, sizes), dtype=dtype)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.memory.budget import bytes_of, rows_within
 from lifelong.memory.codecs import Codec
-from lifelong.memory.encoded import Encoded, codecs_for, encoded
+from lifelong.memory.encoded import Encoded, codecs_for, encoded, like_of, told
 from lifelong.memory.policies import policy_of
 from lifelong.memory.policy import Policy
 from lifelong.memory.rows import Rows, check_place, same_length
@@ -137,6 +137,43 @@ class Memory:
         self.seen += rows
         if len(slots):
             kept.put(slots, columns, source)
+
+    def reserve(self, columns: Mapping[str, Tensor], groups: int = 1) -> None:
+        """Make room for rows such as these, so that `capacity` is known, and add none.
+
+        Raises:
+            InvalidBatch: rows with other columns are held.
+            BudgetTooSmall: the bytes given do not hold a row a group.
+
+        Example:
+            >>> memory = Memory("1KB")
+            >>> memory.reserve({"x": torch.zeros(1, 25, dtype=torch.uint8)})
+            >>> memory.capacity, len(memory)
+            (40, 0)
+        """
+        if self._rows is None:
+            self._rows = self._allocated(columns, groups)
+        else:
+            self._rows.check(columns)
+            self.check(columns, groups)
+
+    def refill(
+        self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
+    ) -> None:
+        """Erase all rows held, and begin anew with others, as `add` does.
+
+        Example:
+            >>> memory, chance = Memory(3), torch.Generator()
+            >>> memory.add({"y": torch.tensor([5, 6])}, None, chance)
+            >>> memory.refill({"y": torch.tensor([7])}, None, chance)
+            >>> memory.all()["y"].tolist()
+            [7]
+        """
+        if self._rows is not None:
+            self._rows.check(columns)
+            self._rows.erase(0, len(self))
+            self.policy = policy_of(self.policy.name, self.capacity)
+        self.add(columns, group, generator)
 
     def draw(self, rows: int, generator: torch.Generator, times: int = 1) -> dict[str, Tensor]:
         """Copy random rows: uniformly, none twice, in random order; all if it holds fewer.
@@ -290,7 +327,9 @@ class Memory:
             "columns": {} if self._rows is None else self._rows.stored(len(self)),
         }
         given = self._rows.given if isinstance(self._rows, Encoded) else {}
-        return state if self.codec is None else {**state, "given": given}
+        if self.codec is None:
+            return state
+        return {**state, "given": {name: told(like) for name, like in given.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become the memory that a state was saved from; going on is then the same, bit for bit.
@@ -316,7 +355,8 @@ class Memory:
                     f"a state with {rows} rows, of {self.policy.held} held and {state['seen']} "
                     "seen; the state is damaged"
                 )
-            filled = self._filled(state["columns"], state.get("given", {}))
+            given = {name: like_of(text) for name, text in state.get("given", {}).items()}
+            filled = self._filled(state["columns"], given)
         except BaseException:
             self.capacity, self.policy, policy_state, self._scratch = before
             self.policy.load_state_dict(policy_state)

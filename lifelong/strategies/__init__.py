@@ -2,6 +2,7 @@
 
 from lifelong.strategies.der import DER, DERpp
 from lifelong.strategies.ewc import EWC
+from lifelong.strategies.exemplars import Exemplars
 from lifelong.strategies.l2 import L2
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
@@ -9,4 +10,15 @@ from lifelong.strategies.quadratic import Quadratic
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.si import SI
 
-__all__ = ["DER", "EWC", "L2", "MAS", "SI", "DERpp", "LwF", "Quadratic", "Replay"]
+__all__ = [
+    "DER",
+    "EWC",
+    "L2",
+    "MAS",
+    "SI",
+    "DERpp",
+    "Exemplars",
+    "LwF",
+    "Quadratic",
+    "Replay",
+]

@@ -100,8 +100,8 @@ def test_wrong_use_is_refused():
         memory.widen("x", 999, 0.0)
     state = memory.state_dict()
     damaged = [
-        {**state, "given": {"x": torch.zeros(0, 7)}},
-        {**state, "given": {"x": torch.zeros(1, 192)}},
+        {**state, "given": {"x": "float32 7"}},
+        {**state, "given": {"x": "cat 192"}},
         {name: part for name, part in state.items() if name != "given"},
     ]
     for wrong in damaged:
