@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
-    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, Exemplars, LwF, Replay
+    from lifelong.strategies import (
+        DER,
+        EWC,
+        L2,
+        MAS,
+        SI,
+        DERpp,
+        Exemplars,
+        LwF,
+        Prioritized,
+        Replay,
+    )
 
 __version__ = "0.1.0"
 
@@ -32,10 +43,12 @@ __all__ = [
     "Batch",
     "DERpp",
     "Exemplars",
+    "Latents",
     "Learner",
     "LifelongError",
     "LwF",
     "Memory",
+    "Prioritized",
     "Replay",
     "Strategy",
     "TaskSpec",

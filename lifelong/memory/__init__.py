@@ -4,6 +4,7 @@ from lifelong.memory.balanced import Balanced
 from lifelong.memory.codecs import Bytes, Codec, Half, Int8
 from lifelong.memory.herding import SELECTIONS, herding, k_center
 from lifelong.memory.jpeg import Jpeg
+from lifelong.memory.loss_aware import LossAware
 from lifelong.memory.memory import Memory
 from lifelong.memory.policies import POLICIES, policy_of
 from lifelong.memory.policy import Policy
@@ -22,6 +23,7 @@ __all__ = [
     "Half",
     "Int8",
     "Jpeg",
+    "LossAware",
     "Memory",
     "Policy",
     "Reservoir",

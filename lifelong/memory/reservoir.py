@@ -79,7 +79,7 @@ class Reservoir(Policy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the two counts over."""
-        expect(state, self.state_dict(), "reservoir policy", fixed=("capacity",))
+        expect(state, Reservoir.state_dict(self), "reservoir policy", fixed=("capacity",))
         held, seen = state["held"], state["seen"]
         if not 0 <= held <= min(seen, self.capacity):
             raise StateMismatch(f"a reservoir of {self.capacity} holding {held} of {seen} rows")

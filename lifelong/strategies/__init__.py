@@ -4,8 +4,10 @@ from lifelong.strategies.der import DER, DERpp
 from lifelong.strategies.ewc import EWC
 from lifelong.strategies.exemplars import Exemplars
 from lifelong.strategies.l2 import L2
+from lifelong.strategies.latents import Latents
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
+from lifelong.strategies.prioritized import Prioritized
 from lifelong.strategies.quadratic import Quadratic
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.si import SI
@@ -18,7 +20,9 @@ __all__ = [
     "SI",
     "DERpp",
     "Exemplars",
+    "Latents",
     "LwF",
+    "Prioritized",
     "Quadratic",
     "Replay",
 ]

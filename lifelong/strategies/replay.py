@@ -86,17 +86,26 @@ class Replay(Strategy):
 
         With several `times`, that many independent draws follow each other.
         """
+        self.check(learner, batch)
+        if len(self.memory) == 0:
+            return {}
+        drawn = self.memory.draw(self.rows or batch.new, self.generator, times)
+        return {name: column.to(learner.device) for name, column in drawn.items()}
+
+    def check(self, learner: Learner, batch: Batch) -> None:
+        """Make sure that the new rows of a batch can be kept.
+
+        Raises:
+            InvalidBatch: they cannot, for their columns or their groups.
+            BudgetTooSmall: the memory has no room for a row of each class, or task.
+        """
         self.memory.check(self.kept(batch), self._groups(learner, batch))
-        grouped = self.by == "class" and self.memory.policy.name != "reservoir"
+        grouped = self.by == "class" and self.memory.policy.name in ("ring", "balanced")
         if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
             raise InvalidBatch(
                 f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}, no classes to group by; "
                 'take policy="reservoir" or by="task"'
             )
-        if len(self.memory) == 0:
-            return {}
-        drawn = self.memory.draw(self.rows or batch.new, self.generator, times)
-        return {name: column.to(learner.device) for name, column in drawn.items()}
 
     def keep(self, batch: Batch, more: dict[str, Tensor]) -> None:
         """Offer the new rows of a batch, with more columns, to the memory."""
