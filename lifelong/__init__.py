@@ -41,6 +41,7 @@ __all__ = [
     "MAS",
     "SI",
     "Batch",
+    "CleanReplay",
     "DERpp",
     "Exemplars",
     "Latents",

@@ -5,7 +5,20 @@ import pytest
 import torch
 from broken_strategies import BROKEN, Plain
 
-from lifelong import DER, EWC, L2, MAS, SI, DERpp, Exemplars, LwF, Prioritized, Replay, Strategy
+from lifelong import (
+    DER,
+    EWC,
+    L2,
+    MAS,
+    SI,
+    CleanReplay,
+    DERpp,
+    Exemplars,
+    LwF,
+    Prioritized,
+    Replay,
+    Strategy,
+)
 from lifelong.checks import CHECKS, CheckFailed, check_strategy
 from lifelong.checks.settings import SETTINGS, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
@@ -26,6 +39,7 @@ STRATEGIES = {
     "exemplars k-center": lambda: Exemplars("6KB", select="k-center", store="fp16"),
     "prioritized": lambda: Prioritized(150),
     "prioritized by entropy": lambda: Prioritized("6KB", score="entropy", correction=0.5),
+    "clean replay": lambda: CleanReplay(150, near=0.9999, neighbours=3, small_loss=0.9),
     "der": lambda: DER(capacity=150),
     "derpp": lambda: DERpp(capacity=150, policy="balanced"),
 }
@@ -36,6 +50,7 @@ TOGETHER = {
     "replay + derpp": lambda: [Replay(24), DERpp(24)],
     "exemplars + der": lambda: [Exemplars(24), DER(24)],
     "prioritized + exemplars": lambda: [Prioritized(24), Exemplars(24)],
+    "clean replay + prioritized": lambda: [CleanReplay(24, per_class=9), Prioritized(24)],
     "derpp + replay": lambda: [DERpp(24), Replay(24)],
     "mas + l2 + replay": lambda: [MAS(0.1), L2(0.1), Replay(24, policy="ring")],
     "lwf + si + ewc": lambda: [LwF(), SI(), EWC(10.0, decay=0.5)],

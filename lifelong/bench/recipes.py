@@ -10,7 +10,19 @@ from typing import Any, Literal
 
 from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
-from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, Exemplars, LwF, Prioritized, Replay
+from lifelong.strategies import (
+    DER,
+    EWC,
+    L2,
+    MAS,
+    SI,
+    CleanReplay,
+    DERpp,
+    Exemplars,
+    LwF,
+    Prioritized,
+    Replay,
+)
 
 Bound = Literal["joint", "cumulative"]
 
@@ -95,6 +107,7 @@ RECIPES: Mapping[str, Recipe] = {
     "replay": Recipe(Replay, "replay", "rows", "nothing", "arXiv:1902.10486"),
     "exemplars": Recipe(Exemplars, "replay", "rows", "boundaries", "arXiv:1611.07725"),
     "prioritized": Recipe(Prioritized, "replay", "rows", "nothing", "arXiv:1511.05952"),
+    "clean-replay": Recipe(CleanReplay, "replay", "rows", "nothing", "arXiv:1804.06872"),
     "der": Recipe(DER, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
 }

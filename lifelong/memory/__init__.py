@@ -1,6 +1,7 @@
 """Preallocated rows, and the policies that choose which of them stay."""
 
 from lifelong.memory.balanced import Balanced
+from lifelong.memory.cleaning import REASONS, Cleaning
 from lifelong.memory.codecs import Bytes, Codec, Half, Int8
 from lifelong.memory.herding import SELECTIONS, herding, k_center
 from lifelong.memory.jpeg import Jpeg
@@ -16,9 +17,11 @@ from lifelong.memory.store import CODECS
 __all__ = [
     "CODECS",
     "POLICIES",
+    "REASONS",
     "SELECTIONS",
     "Balanced",
     "Bytes",
+    "Cleaning",
     "Codec",
     "Half",
     "Int8",

@@ -1,5 +1,6 @@
 """One file a method; each is a `Strategy`. None of them at all is plain fine-tuning."""
 
+from lifelong.strategies.clean import CleanReplay
 from lifelong.strategies.der import DER, DERpp
 from lifelong.strategies.ewc import EWC
 from lifelong.strategies.exemplars import Exemplars
@@ -18,6 +19,7 @@ __all__ = [
     "L2",
     "MAS",
     "SI",
+    "CleanReplay",
     "DERpp",
     "Exemplars",
     "Latents",
