@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py            everything, about a minute
     python benchmarks/memory.py --no-disk  without the files (800 MB in a temporary folder)
+    python benchmarks/memory.py --rows-only    how rows are stored smaller, and chosen: seconds
 
 One thread. Rows are 28 x 28 bytes with a label, a task and an id. Each figure is a median.
 """
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import perf_counter
 
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.memory import Memory
+from lifelong.memory import Memory, herding, k_center
 
 
 def columns(rows: int) -> dict[str, Tensor]:
@@ -96,6 +98,47 @@ def memory_speed() -> None:
             print(f"{policy:10}{capacity:9}{draw * 1e6:14.1f}{add * 1e6:14.1f}")
 
 
+def stored_speed(capacity: int = 2000, batch: int = 128) -> None:
+    """Rows of 3 x 32 x 32 pixels, as they come and smaller."""
+    chance = torch.Generator().manual_seed(0)
+    small = torch.rand(batch, 3, 8, 8, generator=chance)
+    pixels = torch.nn.functional.interpolate(small, size=32, mode="bilinear")
+    images = (pixels * 255).to(torch.uint8)
+    print(f"\n{'store':16}{'bytes a row':>12}{'filling':>12}{'full':>12}{'drawn':>12}   rows/s")
+    for store, x in (
+        (None, pixels), ("fp16", pixels), ("uint8", pixels), ("int8", pixels),
+        (None, images), ("jpeg", images),
+    ):  # fmt: skip
+        offered = {**columns(batch), "x": x}
+
+        def fill(store: str | None = store, offered: dict[str, Tensor] = offered) -> Memory:
+            memory = Memory(capacity, store=store)
+            for _ in range(capacity // batch):
+                memory.add(offered, None, chance)
+            return memory
+
+        filling = capacity // batch * batch / seconds(fill, 1, 3)
+        memory = fill()
+        size = memory.nbytes // capacity
+        while memory.seen < 20 * capacity:
+            memory.add(offered, None, chance)
+        adds = batch / seconds(lambda: memory.add(offered, None, chance), 20, 5)  # noqa: B023
+        draws = batch / seconds(lambda: memory.draw(batch, chance), 20, 5)  # noqa: B023
+        name = f"{store or 'as it is'} ({str(x.dtype)[6:]})"
+        print(f"{name:20}{size:8}{filling:12.0f}{adds:12.0f}{draws:12.0f}")
+
+
+def selection_speed() -> None:
+    print(
+        f"\n{'64 features, rows':20}{'herding all':>14}{'herding 50':>14}{'k-center 50':>14}   ms"
+    )
+    for rows in (500, 1000, 2000):
+        features = torch.randn(rows, 64, generator=torch.Generator().manual_seed(0))
+        whole = seconds(lambda: herding(features, rows), 1, 7)  # noqa: B023
+        some = [seconds(partial(select, features, 50), 1, 7) for select in (herding, k_center)]
+        print(f"{rows:<20}{whole * 1e3:14.1f}{some[0] * 1e3:14.2f}{some[1] * 1e3:14.2f}")
+
+
 def resident() -> dict[str, int]:
     """Read this process's memory in megabytes, as the system counts it."""
     with open("/proc/self/status") as file:
@@ -129,6 +172,7 @@ def disk(rows: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--no-disk", action="store_true")
+    parser.add_argument("--rows-only", action="store_true", help="how rows are stored and chosen")
     parser.add_argument("--disk-rows", type=int, help="only the files, with so many rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -136,7 +180,12 @@ def main() -> None:
         disk(arguments.disk_rows)
         return
     print(f"torch {torch.__version__}, numpy {np.__version__}, one thread\n")
-    memory_speed()
+    if not arguments.rows_only:
+        memory_speed()
+    stored_speed()
+    selection_speed()
+    if arguments.rows_only:
+        return
     if not arguments.no_disk:  # in a process of its own, to see what it alone takes
         subprocess.run([sys.executable, __file__, "--disk-rows", "1000000"], check=True)
 

@@ -18,7 +18,7 @@ STRATEGIES = {"core", "memory", "nets"}
 
 MAY_IMPORT = {
     "core": (set(), TORCH),
-    "memory": ({"core"}, TORCH),
+    "memory": ({"core"}, TORCH | {"PIL"}),
     "nets": ({"core"}, TORCH),
     "streams": ({"core"}, TORCH | DATA),
     "metrics": ({"core"}, TORCH),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,45 @@ def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
     if any(row["seconds"] for row in rows):
         figures["cost"] = _cost(rows)
     return [_save(figure, out / f"{name}.png") for name, figure in figures.items()]
+
+
+def write_curves(
+    series: Mapping[str, Mapping[float, Sequence[float]]], path: Path, x_label: str, y_label: str
+) -> Path:
+    """Draw a line for each name: means over runs with their 95 % intervals, x to a log scale.
+
+    Args:
+        series: by name, and by x, the values of several runs, from 0 to 1.
+        path: of the PNG file.
+        x_label: what x is.
+        y_label: what the values are.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = {"replay": {1e3: [0.7, 0.8], 1e4: [0.9, 0.9]}}
+    ...     write_curves(found, Path(folder, "a.png"), "bytes", "accuracy").name
+    'a.png'
+    """
+    figure, [axes] = _figure(1, 8.0, 4.6)
+    marks = "osD^vP*X"
+    for number, (name, runs) in enumerate(series.items()):
+        found = {x: interval(values) for x, values in sorted(runs.items())}
+        axes.errorbar(
+            list(found),
+            [one.mean for one in found.values()],
+            yerr=[one.half or 0.0 for one in found.values()],
+            color=SERIES[number % len(SERIES)],
+            marker=marks[number % len(marks)],
+            linestyle="-" if number < len(SERIES) else "--",
+            markersize=4,
+            capsize=2,
+            label=_safe(name),
+        )
+    _dress(axes, None, y_label)
+    axes.set_xscale("log")
+    axes.set_xlabel(x_label, color=MUTED)
+    figure.legend(loc="outside right center", frameon=False)
+    return _save(figure, path)
 
 
 def _accuracy(results: Sequence[Result], rows: Sequence[Summary]) -> Figure:

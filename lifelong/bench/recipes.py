@@ -30,7 +30,9 @@ from lifelong.strategies import (
     BiC,
     ClassBalanced,
     ClassRatio,
+    CleanReplay,
     DERpp,
+    Exemplars,
     FeatureDistillation,
     Feedback,
     GDumb,
@@ -38,6 +40,7 @@ from lifelong.strategies import (
     LwF,
     MeanTeacher,
     PooledDistillation,
+    Prioritized,
     Replay,
     Sleep,
 )
@@ -159,6 +162,9 @@ RECIPES: Mapping[str, Recipe] = {
         MeanTeacher, "distillation", "P", "nothing", "arXiv:1703.01780, arXiv:2201.12604"
     ),
     "replay": Recipe(Replay, "replay", "rows", "nothing", "arXiv:1902.10486"),
+    "exemplars": Recipe(Exemplars, "replay", "rows", "boundaries", "arXiv:1611.07725"),
+    "prioritized": Recipe(Prioritized, "replay", "rows", "nothing", "arXiv:1511.05952"),
+    "clean-replay": Recipe(CleanReplay, "replay", "rows", "nothing", "arXiv:1804.06872"),
     "der": Recipe(DER, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "sleep": Recipe(Sleep, "replay", "rows, P", "boundaries", "arXiv:2303.10725"),

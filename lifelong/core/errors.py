@@ -26,6 +26,10 @@ class UnknownTask(LifelongError, ValueError):
     """A task id that the model has not been grown for."""
 
 
+class BudgetTooSmall(LifelongError, ValueError):
+    """A memory of so few bytes that not one row of each class would fit."""
+
+
 class NonFiniteLoss(LifelongError, ArithmeticError):
     """The loss or its gradient is NaN or infinite; the learner is as it was before the step."""
 

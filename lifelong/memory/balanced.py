@@ -154,6 +154,17 @@ class Balanced(Policy):
         self._seen = {id: seen for id, (_, _, seen) in groups.items()}
         self.held = sum(map(len, self._slots.values()))
 
+    def shrink(self, capacity: int, generator: torch.Generator) -> tuple[Slots, Slots]:
+        """Share the room anew; random rows of the groups above their share leave."""
+        self._cut(capacity)
+        freed = self._share({}, generator) if self._slots else []
+        dropped = np.sort(np.concatenate(freed)) if freed else NONE
+        gaps, moved, renumbered = close_gaps(self.held, dropped)
+        groups = self._slots.items()
+        left = {id: (renumber(s, renumbered), self._room[id], self._seen[id]) for id, s in groups}
+        self._set(left)
+        return gaps, moved
+
     def state_dict(self) -> dict[str, Any]:
         """Return each group's slots, share and count."""
         return {

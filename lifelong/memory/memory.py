@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.memory.budget import bytes_of, rows_within
+from lifelong.memory.codecs import Codec
+from lifelong.memory.encoded import Encoded, codecs_for, encoded, like_of, told
 from lifelong.memory.policies import policy_of
 from lifelong.memory.policy import Policy
 from lifelong.memory.rows import Rows, check_place, same_length
 from lifelong.memory.sampling import distinct
 from lifelong.memory.slots import Slots
-from lifelong.memory.state import expect
+from lifelong.memory.state import check_columns, expect
+from lifelong.memory.store import codec_of
 
 
 class Memory:
@@ -27,16 +31,21 @@ class Memory:
     their element types and shapes. The rows held are in slots 0 to `len(memory)` - 1.
 
     Args:
-        capacity: how many rows may be held.
-        policy: "reservoir", "ring", "balanced", or a policy made for the same capacity.
+        capacity: how many rows may be held, or the bytes that they may take in all columns
+            together, such as "10MB". With bytes, the rows are counted when the first ones come,
+            and again when a column is widened: then some leave at random, if need be.
+        policy: "reservoir", "ring", "balanced" or "loss-aware", or a policy made for the same
+            capacity.
         device: where the columns live. Indices are worked out on the CPU, so generators are the
             CPU's whatever the device.
         path: a folder for the columns to live in files, of which only few are in memory at a time.
+        store: how to store the inputs (the columns x and x/...) in fewer bytes: "fp16", "int8",
+            "uint8", "jpeg", or a codec; None to store them as they come.
 
     Raises:
         ValueError: the capacity is not positive, a path is given with a device other than the CPU,
             or the policy is for another capacity or used already.
-        UnknownName: there is no such policy.
+        UnknownName: there is no such policy, or way to store.
 
     Example:
         >>> memory, chance = Memory(3), torch.Generator().manual_seed(0)
@@ -47,21 +56,27 @@ class Memory:
 
     def __init__(
         self,
-        capacity: int,
+        capacity: int | str,
         policy: str | Policy = "reservoir",
         *,
         device: torch.device | str = "cpu",
         path: Path | str | None = None,
+        store: str | Codec | None = None,
     ) -> None:
-        check_place(capacity, device, path)
-        self.capacity = capacity
-        self.policy = policy_of(policy, capacity)
+        self.budget = bytes_of(capacity) if isinstance(capacity, str) else None
+        """Bytes that the rows may take, if that is what was given."""
+        if self.budget and isinstance(policy, Policy):
+            raise ValueError(f"a policy for {policy.capacity} rows and {capacity!r}; name it")
+        self.capacity = capacity if isinstance(capacity, int) else 1  # until the first rows come
+        check_place(self.capacity, device, path)
+        self.policy = policy_of(policy, self.capacity)
         self.device = torch.device(device)
         self.path = None if path is None else Path(path)
+        self.codec = None if store is None else codec_of(store)
         self.seen = 0
         """Rows offered so far."""
         self._rows: Rows | None = None
-        self._scratch = np.empty(capacity, dtype=np.int32)
+        self._scratch = np.empty(self.capacity, dtype=np.int32)
 
     def __len__(self) -> int:
         """Count the rows held."""
@@ -72,11 +87,16 @@ class Memory:
         """Bytes that the columns take, in memory or in files; 0 before the first rows."""
         return 0 if self._rows is None else self._rows.nbytes
 
-    def check(self, columns: Mapping[str, Tensor]) -> None:
+    def check(self, columns: Mapping[str, Tensor], groups: int = 1) -> None:
         """Make sure that rows with these columns, and maybe more, could be added.
+
+        Args:
+            columns: (rows, ...) each.
+            groups: how many classes or tasks there are, for each of which a row must find room.
 
         Raises:
             InvalidBatch: a column is unknown, or of another type or shape than the rows held.
+            BudgetTooSmall: the bytes given do not hold a row a group.
 
         Example:
             >>> memory = Memory(3)
@@ -84,6 +104,9 @@ class Memory:
         """
         if self._rows is not None:
             self._rows.check_some(columns)
+        if self.budget is not None and (self._rows is None or groups > self.capacity):
+            stored = self._encoded(columns) if self._rows is None else self._rows.columns
+            rows_within(self.budget, stored, groups)
 
     def add(
         self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
@@ -105,12 +128,52 @@ class Memory:
             return
         kept = self._rows
         if kept is None:
-            kept = Rows(self.capacity, columns, device=self.device, path=self.path)
+            groups = (
+                1 if group is None or group.is_floating_point() else torch.unique(group).numel()
+            )
+            kept = self._allocated(columns, groups)
         slots, source = self.policy.place(group, rows, generator)
         self._rows = kept
         self.seen += rows
         if len(slots):
             kept.put(slots, columns, source)
+
+    def reserve(self, columns: Mapping[str, Tensor], groups: int = 1) -> None:
+        """Make room for rows such as these, so that `capacity` is known, and add none.
+
+        Raises:
+            InvalidBatch: rows with other columns are held.
+            BudgetTooSmall: the bytes given do not hold a row a group.
+
+        Example:
+            >>> memory = Memory("1KB")
+            >>> memory.reserve({"x": torch.zeros(1, 25, dtype=torch.uint8)})
+            >>> memory.capacity, len(memory)
+            (40, 0)
+        """
+        if self._rows is None:
+            self._rows = self._allocated(columns, groups)
+        else:
+            self._rows.check(columns)
+            self.check(columns, groups)
+
+    def refill(
+        self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
+    ) -> None:
+        """Erase all rows held, and begin anew with others, as `add` does.
+
+        Example:
+            >>> memory, chance = Memory(3), torch.Generator()
+            >>> memory.add({"y": torch.tensor([5, 6])}, None, chance)
+            >>> memory.refill({"y": torch.tensor([7])}, None, chance)
+            >>> memory.all()["y"].tolist()
+            [7]
+        """
+        if self._rows is not None:
+            self._rows.check(columns)
+            self._rows.erase(0, len(self))
+            self.policy = policy_of(self.policy.name, self.capacity)
+        self.add(columns, group, generator)
 
     def draw(self, rows: int, generator: torch.Generator, times: int = 1) -> dict[str, Tensor]:
         """Copy random rows: uniformly, none twice, in random order; all if it holds fewer.
@@ -146,11 +209,7 @@ class Memory:
         Raises:
             ValueError: a slot holds no row.
         """
-        if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < len(self):
-            raise ValueError(
-                f"slots from {int(slots.min())} to {int(slots.max())} of a memory that holds "
-                f"{len(self)} rows; they must lie between 0 and {len(self) - 1}"
-            )
+        self._check_slots(slots)
         return {} if self._rows is None else self._rows.read(slots)
 
     def write(self, slots: Tensor, columns: Mapping[str, Tensor]) -> None:
@@ -171,11 +230,29 @@ class Memory:
             >>> memory.all()["logits"].tolist()
             [[0.0], [1.0]]
         """
-        rest = self.read(slots)
-        if unknown := sorted(columns.keys() - rest.keys()):
-            raise InvalidBatch(f"columns {unknown}; this memory has {sorted(rest)}")
-        if self._rows is not None:
-            self._rows.write(slots, {**rest, **columns})
+        self._check_slots(slots)
+        own = {} if self._rows is None else self._rows.columns
+        if unknown := sorted(columns.keys() - own.keys()):
+            raise InvalidBatch(f"columns {unknown}; this memory has {sorted(own)}")
+        if self._rows is not None and columns:
+            self._rows.write(slots, columns, some=True)
+
+    def column(self, name: str) -> Tensor:
+        """Copy one column of every row held, in the order of the slots, as it is stored.
+
+        Raises:
+            ValueError: there is no such column.
+
+        Example:
+            >>> memory = Memory(3)
+            >>> memory.add({"y": torch.tensor([5, 6])}, None, torch.Generator())
+            >>> memory.column("y").tolist()
+            [5, 6]
+        """
+        own = {} if self._rows is None else self._rows.columns
+        if name not in own:
+            raise ValueError(f"no column {name!r}; this memory has {sorted(own)}")
+        return own[name][: len(self)].clone()
 
     def all(self) -> dict[str, Tensor]:
         """Copy every row held, in the order of the slots; {} before the first rows were added.
@@ -190,8 +267,11 @@ class Memory:
 
     def widen(self, name: str, width: int, fill: float) -> None:
         """Make a column's rows wider, as `Rows.widen`; nothing before the first rows were added."""
-        if self._rows is not None:
-            self._rows.widen(name, width, fill)
+        if self._rows is None:
+            return
+        self._rows.widen(name, width, fill)
+        if self.budget is not None:
+            self._shrink(rows_within(self.budget, self._rows.columns))
 
     def forget(self, keys: Tensor) -> int:
         """Erase the rows whose id in the column "key" is among these; -1 is no id.
@@ -232,19 +312,24 @@ class Memory:
         """Copy all that decides what happens next: counts, the policy's state, the rows held.
 
         The tensors are copies on the memory's device, as large as the rows held, so later changes
-        to the memory do not reach them. With columns in files, they are read into memory.
+        to the memory do not reach them. With columns in files, they are read into memory. Rows
+        are as they are stored; with a codec, "given" tells how they are offered.
 
         Example:
             >>> sorted(Memory(3).state_dict())
             ['capacity', 'columns', 'policy', 'policy_state', 'seen']
         """
-        return {
+        state = {
             "capacity": self.capacity,
             "seen": self.seen,
             "policy": self.policy.name,
             "policy_state": self.policy.state_dict(),
-            "columns": self.all(),
+            "columns": {} if self._rows is None else self._rows.stored(len(self)),
         }
+        given = self._rows.given if isinstance(self._rows, Encoded) else {}
+        if self.codec is None:
+            return state
+        return {**state, "given": {name: told(like) for name, like in given.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become the memory that a state was saved from; going on is then the same, bit for bit.
@@ -256,50 +341,36 @@ class Memory:
             StateMismatch: the state is of another capacity, policy or set of columns, or does not
                 agree with itself. The memory is then as it was.
         """
-        rows = self._check(state)
-        policy, before = self.policy, self.policy.state_dict()
-        policy.load_state_dict(state["policy_state"])
+        own = {**self.state_dict(), "columns": {}, "policy_state": {}}
+        fixed = ("policy",) if self.budget else ("capacity", "policy")
+        expect(state, own, "memory", fixed)
+        rows = check_columns(state["columns"], {} if self._rows is None else self._rows.columns)
+        before = self.capacity, self.policy, self.policy.state_dict(), self._scratch
         try:
-            if rows != policy.held or state["seen"] < rows:
+            if self.budget is not None:
+                self._resize_for(state)
+            self.policy.load_state_dict(state["policy_state"])
+            if rows != self.policy.held or state["seen"] < rows:
                 raise StateMismatch(
-                    f"a state with {rows} rows, of {policy.held} held and {state['seen']} seen; "
-                    "the state is damaged"
+                    f"a state with {rows} rows, of {self.policy.held} held and {state['seen']} "
+                    "seen; the state is damaged"
                 )
-            filled = self._filled(state["columns"], rows)
+            given = {name: like_of(text) for name, text in state.get("given", {}).items()}
+            filled = self._filled(state["columns"], given)
         except BaseException:
-            policy.load_state_dict(before)
+            self.capacity, self.policy, policy_state, self._scratch = before
+            self.policy.load_state_dict(policy_state)
             raise
         self._rows, self.seen = filled, state["seen"]
 
-    def _check(self, state: Mapping[str, Any]) -> int:
-        """Count a state's rows after a look at everything but the policy's part."""
-        own: dict[str, Any] = {"policy": self.policy.name, "policy_state": {}, "columns": {}}
-        own.update(capacity=self.capacity, seen=self.seen)
-        expect(state, own, "memory", fixed=("capacity", "policy"))
-        columns = state["columns"]
-        if not all(isinstance(column, Tensor) for column in columns.values()):
-            raise StateMismatch("columns must be a dict of tensors in a state of a memory")
-        if not columns:
-            return 0
-        if self._rows is not None and _kinds(columns) != _kinds(self._rows.columns):
-            raise StateMismatch(
-                f"a state with columns {_kinds(columns)} for a memory with "
-                f"{_kinds(self._rows.columns)}; load it into a new memory, or one that was given "
-                "the same columns"
-            )
-        try:
-            return same_length(columns)
-        except InvalidBatch as error:
-            raise StateMismatch(f"a memory's state is damaged: {error}") from error
-
-    def _filled(self, columns: Mapping[str, Tensor], held: int) -> Rows | None:
+    def _filled(self, columns: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Rows | None:
         """Build columns with this content; files are built apart and moved in place at the end."""
         if not columns:
             return None
         folder = None if self.path is None else self.path / "loading"
         try:
-            rows = Rows(self.capacity, columns, device=self.device, path=folder)
-            rows.put(np.arange(held), columns)
+            rows = self._made(columns, given, folder)
+            Rows.put(rows, np.arange(self.policy.held), columns)  # as they are stored
             if self.path is not None:
                 rows.move(self.path)
         finally:
@@ -307,15 +378,64 @@ class Memory:
                 shutil.rmtree(folder, ignore_errors=True)
         return rows
 
+    def _allocated(self, columns: Mapping[str, Tensor], groups: int) -> Rows:
+        """Make room for rows such as these."""
+        stored = self._encoded(columns)
+        if self.budget is not None:
+            self._resize(rows_within(self.budget, stored, groups))
+        given = {name: columns[name][:0] for name in codecs_for(columns, self.codec)}
+        return self._made(stored, given, self.path)
+
+    def _encoded(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Make an example of how rows are stored."""
+        first = {name: column[:1] for name, column in columns.items()}
+        return encoded(first, codecs_for(first, self.codec))
+
+    def _made(
+        self, stored: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path | None
+    ) -> Rows:
+        if self.codec is None:
+            return Rows(self.capacity, stored, device=self.device, path=path)
+        codecs = dict.fromkeys(given, self.codec)
+        return Encoded(self.capacity, stored, codecs, given, device=self.device, path=path)
+
+    def _resize(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.policy = policy_of(self.policy.name, capacity)
+        self._scratch = np.empty(capacity, dtype=np.int32)
+
+    def _resize_for(self, state: Mapping[str, Any]) -> None:
+        """Count the rows that the bytes given hold of a state's; be made for as many."""
+        assert self.budget is not None
+        columns = state["columns"]
+        rows = rows_within(self.budget, columns) if columns else 1
+        if state["capacity"] != rows:
+            raise StateMismatch(
+                f"a state with capacity {state['capacity']} for a memory of {self.budget} bytes, "
+                f"which holds {rows} such rows; give it as many bytes as it was saved with"
+            )
+        self._resize(rows)
+
+    def _shrink(self, capacity: int) -> None:
+        """Hold fewer rows from now on; who leaves is up to the policy."""
+        if self._rows is None or capacity >= self.capacity:
+            return
+        # Chance of its own, as widening is told no generator; it knows nothing of the rows.
+        chance = torch.Generator().manual_seed(self.seen)
+        gaps, moved = self.policy.shrink(capacity, chance)
+        self._rows.shift(moved, gaps)
+        self._rows = self._rows.resized(capacity)
+        self.capacity = capacity
+        self._scratch = np.empty(capacity, dtype=np.int32)
+
+    def _check_slots(self, slots: Tensor) -> None:
+        if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < len(self):
+            raise ValueError(
+                f"slots from {int(slots.min())} to {int(slots.max())} of a memory that holds "
+                f"{len(self)} rows; they must lie between 0 and {len(self) - 1}"
+            )
+
     def _distinct(self, rows: int, generator: torch.Generator) -> Slots:
         if rows < 0:
             raise ValueError(f"cannot draw {rows} rows; ask for 0 or more")
         return distinct(min(rows, len(self)), len(self), generator, self._scratch)
-
-
-def _kinds(columns: Mapping[str, Tensor]) -> dict[str, str]:
-    """Describe columns by type and by the shape of their rows but for the last dimension."""
-    return {
-        name: f"{column.dtype} {tuple(column.shape[1:-1])} of {column.ndim} dimensions"
-        for name, column in sorted(columns.items())
-    }

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from lifelong.core.errors import UnknownName
 from lifelong.memory.balanced import Balanced
+from lifelong.memory.loss_aware import LossAware
 from lifelong.memory.policy import Policy
 from lifelong.memory.reservoir import Reservoir
 from lifelong.memory.ring import Ring
 
-POLICIES: dict[str, type[Policy]] = {"reservoir": Reservoir, "ring": Ring, "balanced": Balanced}
+POLICIES: dict[str, type[Policy]] = {
+    "reservoir": Reservoir,
+    "ring": Ring,
+    "balanced": Balanced,
+    "loss-aware": LossAware,
+}
 
 
 def policy_of(policy: str | Policy, capacity: int) -> Policy:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lifelong.memory.sampling import distinct
 from lifelong.memory.slots import Slots
 
 
@@ -60,6 +61,26 @@ class Policy(ABC):
             The gaps, and the slots of the rows that move into them. The slots from the new `held`
             on are free, and the next to be used.
         """
+
+    def shrink(self, capacity: int, generator: torch.Generator) -> tuple[Slots, Slots]:
+        """Hold at most so many rows from now on; those above leave by chance, as in `forget`.
+
+        Args:
+            capacity: how many rows may be held, at most as many as before.
+            generator: of the CPU; all chance comes from it.
+
+        Returns:
+            As `forget`: the gaps, and the slots of the rows that move into them.
+        """
+        surplus = max(self.held - capacity, 0)
+        dropped = distinct(surplus, self.held, generator, self._scratch)
+        gaps = self.forget(np.sort(dropped))
+        self._cut(capacity)
+        return gaps
+
+    def _cut(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._scratch = np.empty(capacity, dtype=np.int32)
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -66,13 +66,20 @@ class Reservoir(Policy):
             self._seen = self.held
         return gaps, moved
 
+    def shrink(self, capacity: int, generator: torch.Generator) -> tuple[Slots, Slots]:
+        """Draw those that stay from those held, which is a uniform sample of all, too."""
+        seen = self._seen
+        gaps = super().shrink(capacity, generator)
+        self._seen = seen  # unlike erased rows, those that have left still count
+        return gaps
+
     def state_dict(self) -> dict[str, Any]:
         """Return the two counts."""
         return {"capacity": self.capacity, "held": self.held, "seen": self._seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the two counts over."""
-        expect(state, self.state_dict(), "reservoir policy", fixed=("capacity",))
+        expect(state, Reservoir.state_dict(self), "reservoir policy", fixed=("capacity",))
         held, seen = state["held"], state["seen"]
         if not 0 <= held <= min(seen, self.capacity):
             raise StateMismatch(f"a reservoir of {self.capacity} holding {held} of {seen} rows")

@@ -133,6 +133,16 @@ class Ring(Policy):
         self._start = dict.fromkeys(slots, 0)
         self.held = sum(map(len, slots.values()))
 
+    def shrink(self, capacity: int, generator: torch.Generator) -> tuple[Slots, Slots]:
+        """Share the room anew; the oldest rows of the groups above their share leave."""
+        del generator
+        self._cut(capacity)
+        freed = self._share({})[1] if self._slots else []
+        dropped = np.sort(np.concatenate(freed)) if freed else NONE
+        gaps, moved, renumbered = close_gaps(self.held, dropped)
+        self._fill({id: renumber(s, renumbered) for id, s in self._in_order().items()})
+        return gaps, moved
+
     def state_dict(self) -> dict[str, Any]:
         """Return each group's slots, oldest first."""
         return {

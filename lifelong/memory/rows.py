@@ -119,18 +119,19 @@ class Rows:
                 rows = shape[0]
         return rows
 
-    def write(self, slots: Tensor, columns: Mapping[str, Tensor]) -> None:
+    def write(self, slots: Tensor, columns: Mapping[str, Tensor], some: bool = False) -> None:
         """Write a row of every column to each slot.
 
         Args:
             slots: (rows,) int64, no slot twice.
             columns: (rows, ...) each.
+            some: whether columns may be missing, and stay as they are.
 
         Raises:
             InvalidBatch: the columns do not fit, or there is not one row a slot.
             ValueError: a slot is outside the capacity. Nothing is written then, nor before.
         """
-        rows = self.check(columns)
+        rows = self.check_some(columns) if some else self.check(columns)
         slots = self._slots(slots)
         if len(slots) != rows:
             raise InvalidBatch(f"{rows} rows for {len(slots)} slots; give each slot one row")
@@ -144,8 +145,8 @@ class Rows:
             columns: (offered, ...) each.
             source: (rows,) which of the offered rows to write; None for all of them.
         """
-        for name, column in self._columns.items():
-            column.put(slots, columns[name], source)
+        for name, column in columns.items():
+            self._columns[name].put(slots, column, source)
 
     def read(self, slots: Tensor) -> dict[str, Tensor]:
         """Copy the rows of some slots, (rows, ...) each, on the device of the columns.
@@ -162,17 +163,24 @@ class Rows:
             index = index.to(self.device, non_blocking=True)
         return {name: column.take(index) for name, column in self._columns.items()}
 
-    def first(self, rows: int) -> dict[str, Tensor]:
-        """Copy the first rows, in the order of their slots."""
+    def stored(self, rows: int) -> dict[str, Tensor]:
+        """Copy the first rows as they lie in their slots."""
         if self.path is None:
             return {name: column.data[:rows].clone() for name, column in self._columns.items()}
-        return self.take(np.arange(rows))
+        index = torch.arange(rows)
+        return {name: column.take(index) for name, column in self._columns.items()}
+
+    def first(self, rows: int) -> dict[str, Tensor]:
+        """Copy the first rows, in the order of their slots."""
+        return self.stored(rows)
 
     def shift(self, slots: Slots, to: Slots) -> None:
         """Copy the rows of some slots to others, a few thousand at a time."""
         for start in range(0, len(slots), SHIFTED):
             part = slice(start, start + SHIFTED)
-            self.put(to[part], self.take(slots[part]))
+            index = torch.from_numpy(slots[part]).to(self.device)
+            for column in self._columns.values():
+                column.put(to[part], column.take(index))
 
     def erase(self, start: int, stop: int) -> None:
         """Overwrite the slots from `start` up to `stop` with zeros, and the files at once."""
@@ -224,11 +232,23 @@ class Rows:
                 f"rows in the files of {self.path} cannot be copied in memory; "
                 "load their state into a memory with a path of its own"
             )
-        twin = Rows(self.capacity, self.columns, device=self.device)
-        for name, column in twin._columns.items():
-            column.data.copy_(self._columns[name].data)
+        twin = self.resized(self.capacity)
         memo[id(self)] = twin
         return twin
+
+    def resized(self, capacity: int) -> Rows:
+        """Copy the first rows into as many new slots."""
+        twin = Rows(capacity, self.columns, device=self.device, path=self.path)
+        twin.fill(self, capacity)
+        return twin
+
+    def fill(self, other: Rows, rows: int) -> None:
+        """Take over the first rows of others as they are stored, a few thousand at a time."""
+        for start in range(0, rows, SHIFTED):
+            slots = np.arange(start, min(start + SHIFTED, rows))
+            index = torch.from_numpy(slots).to(self.device)
+            for name, column in self._columns.items():
+                column.put(slots, other._columns[name].take(index))
 
     def _column(self, name: str, dtype: torch.dtype, shape: torch.Size) -> Column:
         whole = torch.Size((self.capacity, *shape))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lifelong.core.errors import StateMismatch
+from torch import Tensor
+
+from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.memory.rows import same_length
 
 
 def expect(state: Any, own: Mapping[str, Any], owner: str, fixed: tuple[str, ...]) -> None:
@@ -46,3 +49,36 @@ make the memory with capacity=4
                 f"a state with {key} {state[key]!r} for a {owner} with {key} {value!r}; "
                 f"make the {owner} with {key}={state[key]!r}"
             )
+
+
+def check_columns(columns: Mapping[str, Any], held: Mapping[str, Tensor]) -> int:
+    """Count the rows of a state's columns, after a look at their kinds.
+
+    Args:
+        columns: of the state.
+        held: of the memory that is to be filled; empty if there are none yet.
+
+    Raises:
+        StateMismatch: they are no tensors, differ in rows, or are other than those held.
+    """
+    if not all(isinstance(column, Tensor) for column in columns.values()):
+        raise StateMismatch("columns must be a dict of tensors in a state of a memory")
+    if not columns:
+        return 0
+    if held and _kinds(columns) != _kinds(held):
+        raise StateMismatch(
+            f"a state with columns {_kinds(columns)} for a memory with {_kinds(held)}; load it "
+            "into a new memory, or one that was given the same columns"
+        )
+    try:
+        return same_length(columns)
+    except InvalidBatch as error:
+        raise StateMismatch(f"a memory's state is damaged: {error}") from error
+
+
+def _kinds(columns: Mapping[str, Tensor]) -> dict[str, str]:
+    """Describe columns by type and by the shape of their rows but for the last dimension."""
+    return {
+        name: f"{column.dtype} {tuple(column.shape[1:-1])} of {column.ndim} dimensions"
+        for name, column in sorted(columns.items())
+    }

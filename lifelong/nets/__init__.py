@@ -3,6 +3,7 @@
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.classifier import Classifier, TaskClassifier
 from lifelong.nets.heads import MASKED, CosineHead, GrowingHead, MultiHead
+from lifelong.nets.latent import LatentModel
 from lifelong.nets.nearest_mean import NearestMeanHead
 from lifelong.nets.pixels import Augment, Pixels
 
@@ -13,6 +14,7 @@ __all__ = [
     "Classifier",
     "CosineHead",
     "GrowingHead",
+    "LatentModel",
     "MultiHead",
     "NearestMeanHead",
     "Pixels",

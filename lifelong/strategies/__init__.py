@@ -3,10 +3,12 @@
 from lifelong.strategies.adaptive import Adaptive
 from lifelong.strategies.bic import BiC
 from lifelong.strategies.class_balanced import ClassBalanced
+from lifelong.strategies.clean import CleanReplay
 from lifelong.strategies.der import DER, DERpp
 from lifelong.strategies.eeil import EEIL
 from lifelong.strategies.er_ace import ERACE
 from lifelong.strategies.ewc import EWC
+from lifelong.strategies.exemplars import Exemplars
 from lifelong.strategies.features import FeatureDistillation
 from lifelong.strategies.feedback import Feedback
 from lifelong.strategies.gdumb import GDumb
@@ -14,12 +16,14 @@ from lifelong.strategies.gem import AGEM, GEM
 from lifelong.strategies.gpm import GPM
 from lifelong.strategies.icarl import ICaRL
 from lifelong.strategies.l2 import L2
+from lifelong.strategies.latents import Latents
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
 from lifelong.strategies.mean_teacher import MeanTeacher
 from lifelong.strategies.mir import MIR
 from lifelong.strategies.ogd import OGD
 from lifelong.strategies.pooled import PooledDistillation
+from lifelong.strategies.prioritized import Prioritized
 from lifelong.strategies.quadratic import Quadratic
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.schedules import ClassRatio, PerTask, Rising
@@ -47,15 +51,19 @@ __all__ = [
     "BiC",
     "ClassBalanced",
     "ClassRatio",
+    "CleanReplay",
     "DERpp",
+    "Exemplars",
     "FeatureDistillation",
     "Feedback",
     "GDumb",
     "ICaRL",
+    "Latents",
     "LwF",
     "MeanTeacher",
     "PerTask",
     "PooledDistillation",
+    "Prioritized",
     "Quadratic",
     "Replay",
     "Rising",

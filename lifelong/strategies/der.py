@@ -38,7 +38,9 @@ class DER(Replay):
 
     state: ClassVar[tuple[str, ...]] = ("memory", "width")
 
-    def __init__(self, capacity: int = 500, *, strength: float = 0.5, **settings: Any) -> None:
+    def __init__(
+        self, capacity: int | str = 500, *, strength: float = 0.5, **settings: Any
+    ) -> None:
         super().__init__(capacity, **settings)
         self.strength = checked_strength(strength)
         self.width = 0
@@ -106,7 +108,7 @@ class DERpp(DER):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         strength: float = 0.5,
         label_strength: float = 0.5,

@@ -64,8 +64,7 @@ class GDumb(Replay):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Only make sure that the new rows can be kept."""
-        del learner
-        self.admit(batch)
+        self.check(learner, batch)
         return batch
 
     def project(self, learner: Learner) -> bool | None:

@@ -12,7 +12,7 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
-from lifelong.memory import Memory
+from lifelong.memory import Codec, Memory
 
 
 class Replay(Strategy):
@@ -22,7 +22,7 @@ class Replay(Strategy):
     Chaudhry et al. 2019, arXiv:1902.10486 (experience replay with a reservoir); Vitter 1985.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or the bytes that they may take: "10MB".
         rows: how many to replay with each batch; None for as many as are new.
         policy: which rows stay: "reservoir" (a uniform sample of all that came), "ring" (the
             latest of each group) or "balanced" (a uniform sample of each group).
@@ -31,10 +31,12 @@ class Replay(Strategy):
             learner accumulates as many batches, that is once in each of its steps.
         device: where the memory lies, for instance "cuda".
         path: a folder, to hold the memory in files on disk instead.
+        store: how to keep the inputs in fewer bytes: "fp16", "int8", "uint8" (of values from 0
+            to 1), "jpeg" (of images in bytes), or a codec; None to keep them as they come.
 
     Raises:
         ValueError: the capacity, the number of rows or `every` is not positive.
-        UnknownName: there is no such policy.
+        UnknownName: there is no such policy, or way to store.
 
     Example:
         >>> len(Replay(capacity=500).memory)
@@ -45,7 +47,7 @@ class Replay(Strategy):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         rows: int | None = None,
         policy: str = "reservoir",
@@ -53,6 +55,7 @@ class Replay(Strategy):
         every: int = 1,
         device: str | torch.device = "cpu",
         path: str | Path | None = None,
+        store: str | Codec | None = None,
     ) -> None:
         if rows is not None and rows < 1:
             raise ValueError(f"rows is {rows}; it must be 1 or more, or None for as many as new")
@@ -63,13 +66,14 @@ class Replay(Strategy):
         self.rows = rows
         self.by = by
         self.every = every
-        self.memory = Memory(capacity, policy, device=device, path=path)
+        self.memory = Memory(capacity, policy, device=device, path=path, store=store)
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append rows from the memory.
 
         Raises:
             InvalidBatch: the new rows could not be kept, for their columns or their groups.
+            BudgetTooSmall: the memory has no room for a row of each class, or task.
         """
         drawn = self.draw(learner, batch)
         return batch.extended(batch_of_columns(drawn)) if drawn else batch
@@ -91,16 +95,21 @@ class Replay(Strategy):
         With several `times`, that many independent draws follow each other; with `rows`, each is
         of so many. Empty where this batch is to be learned alone.
         """
-        self.admit(batch)
+        self.check(learner, batch)
         if len(self.memory) == 0 or (learner.batches + 1) % self.every:
             return {}
         drawn = self.memory.draw(rows or self.rows or batch.new, self.generator, times)
         return {name: column.to(learner.device) for name, column in drawn.items()}
 
-    def admit(self, batch: Batch) -> None:
-        """Raise InvalidBatch unless the new rows could be kept."""
-        self.memory.check(self.kept(batch))
-        grouped = self.by == "class" and self.memory.policy.name != "reservoir"
+    def check(self, learner: Learner, batch: Batch) -> None:
+        """Make sure that the new rows of a batch can be kept.
+
+        Raises:
+            InvalidBatch: they cannot, for their columns or their groups.
+            BudgetTooSmall: the memory has no room for a row of each class, or task.
+        """
+        self.memory.check(self.kept(batch), self._groups(learner, batch))
+        grouped = self.by == "class" and self.memory.policy.name in ("ring", "balanced")
         if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
             raise InvalidBatch(
                 f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}, no classes to group by; "
@@ -116,3 +125,13 @@ class Replay(Strategy):
     def kept(self, batch: Batch) -> dict[str, Tensor]:
         """Take the columns of the new rows of a batch that the memory keeps."""
         return {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}
+
+    def _groups(self, learner: Learner, batch: Batch) -> int:
+        """Count what a memory of so many bytes must hold a row of."""
+        if self.memory.budget is None:
+            return 1
+        if self.by == "task":
+            return len(learner.tasks)
+        told = {label for task in learner.tasks for label in task.classes}
+        whole = batch.y.ndim == 1 and not batch.y.is_floating_point()
+        return len(told) or (torch.unique(batch.y[: batch.new]).numel() if whole else 1)

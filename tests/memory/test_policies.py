@@ -8,7 +8,7 @@ from lifelong.core.errors import InvalidBatch, StateMismatch, UnknownName
 from lifelong.memory import POLICIES, Balanced, Reservoir, Ring, policy_of
 
 
-@pytest.mark.parametrize("name", ["reservoir", "balanced"])
+@pytest.mark.parametrize("name", ["reservoir", "balanced", "loss-aware"])
 def test_erased_rows_leave_the_others_equally_likely(name: str) -> None:
     counts = torch.zeros(60)
     for seed in range(1500):
@@ -75,7 +75,7 @@ def test_states_that_do_not_fit_change_nothing(name: str) -> None:
     before = str(shown.policy.state_dict())
     good = shown.policy.state_dict()
     damaged = [{**good, "capacity": 5}, {}, {**good, "more": 1}, {**good, "capacity": "4"}]
-    if name == "reservoir":
+    if name in ("reservoir", "loss-aware"):
         damaged += [{**good, "held": 5}, {**good, "seen": 1}]
     else:
         damaged += [{**good, "ids": [0]}, {**good, "slots": [torch.tensor([0]), torch.tensor([0])]}]

@@ -1,0 +1,119 @@
+"""Exemplars: replay rows that were chosen at the end of each task to stand for its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.errors import InvalidBatch, UnknownName
+from lifelong.core.features import tapped
+from lifelong.core.forward import evaluating
+from lifelong.core.learner import Learner
+from lifelong.memory import SELECTIONS, Codec
+from lifelong.memory.groups import shares
+from lifelong.strategies.replay import Replay
+
+
+class Exemplars(Replay):
+    """Append exemplars to every batch: rows that were chosen by their features when a task ended.
+
+    herding:  p_k = argmin over rows of a class of |mean - (f + f_p1 + ... + f_p(k-1)) / k|
+    k-center: p_k = argmax over rows of a class of min over j < k of |f - f_pj|
+    Rebuffi et al. 2017, arXiv:1611.07725 (iCaRL's exemplars; Welling 2009);
+    Sener & Savarese 2018, arXiv:1708.00489 (core-sets).
+
+    f is what the head is given, divided by its norm. All classes share the memory equally; those
+    that a task does not bring keep the first of theirs, in the order of choice. Where a class
+    comes again, its exemplars are chosen from those held and the new rows together, which the
+    papers do not speak of. While a task lasts only those of earlier tasks are replayed.
+
+    Args:
+        capacity: how many rows the memory holds, or the bytes that they may take: "10MB".
+        select: "herding" or "k-center".
+        rows: how many to replay with each batch; None for as many as are new.
+        device: where the memory lies.
+        path: a folder, to hold the memory in files instead.
+        store: how to keep the inputs in fewer bytes, as in `Replay`.
+
+    Raises:
+        UnknownName: there is no such way to select, or to store.
+        InvalidBatch: from `consolidate`, when labels are no classes.
+
+    Example:
+        >>> Exemplars(capacity=200, select="k-center").select
+        'k-center'
+    """
+
+    def __init__(
+        self,
+        capacity: int | str = 500,
+        *,
+        select: str = "herding",
+        rows: int | None = None,
+        device: str | torch.device = "cpu",
+        path: str | Path | None = None,
+        store: str | Codec | None = None,
+    ) -> None:
+        if select not in SELECTIONS:
+            raise UnknownName("way to select", select, SELECTIONS)
+        self.select = select
+        super().__init__(capacity, rows=rows, device=device, path=path, store=store)
+
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Offer nothing: rows are chosen when the task is over."""
+
+    @torch.no_grad()
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Choose exemplars of the classes that the task brought, and let the others give way."""
+        batches = list(data)
+        new = [self.kept(batch) for batch in batches]
+        columns = {name: torch.cat([part[name] for part in new]) for name in new[0]}
+        if columns["y"].ndim != 1 or columns["y"].is_floating_point():
+            raise InvalidBatch(
+                f"y is {columns['y'].dtype} of shape {tuple(columns['y'].shape)}, no classes to "
+                "choose exemplars of; take Replay, whose reservoir needs none"
+            )
+        classes = columns["y"].cpu()
+        ranked = {**columns, "rank": torch.zeros(len(classes), dtype=torch.int32)}
+        self.memory.reserve(ranked, len(torch.unique(classes)))
+        held = self.memory.all()
+        kept = {name: torch.cat((held[name], columns[name].to(held[name]))) for name in columns}
+        y, old = kept["y"].cpu(), len(self.memory)
+        rank = torch.cat((held["rank"].cpu(), torch.arange(old, len(y))))
+        features = self._features(learner, batch_of_columns(kept))
+        chosen = self._choose(y, rank, old, features)
+        order = torch.cat([torch.arange(len(rows), dtype=torch.int32) for rows in chosen])
+        index = torch.cat(chosen)
+        best = {name: column[index.to(column.device)] for name, column in kept.items()}
+        self.memory.refill({**best, "rank": order}, best["y"], self.generator)
+
+    def _choose(self, y: Tensor, rank: Tensor, old: int, features: Tensor) -> list[Tensor]:
+        """Choose rows of each class, best first: of classes without new rows, the first held."""
+        labels, wanted = torch.unique(y, return_counts=True)
+        before = torch.bincount(torch.searchsorted(labels, y[:old]), minlength=len(labels))
+        room = shares(wanted.numpy(), before.numpy(), self.memory.capacity)
+        chosen = []
+        for label, count in zip(labels, room.tolist(), strict=True):
+            rows = torch.nonzero(y == label).flatten()
+            if rows[-1] < old:
+                best = np.argsort(rank[rows].numpy(), kind="stable")[:count]
+                chosen.append(rows[torch.from_numpy(best)])
+            else:
+                chosen.append(rows[SELECTIONS[self.select](features[rows], count)])
+        return chosen
+
+    def _features(self, learner: Learner, batch: Batch, at_once: int = 512) -> Tensor:
+        """Compute what the head is given, of norm 1, (rows, features) on the CPU."""
+        parts = []
+        with evaluating(learner.model), learner.autocast(), tapped(learner.model) as tap:
+            for start in range(0, len(batch), at_once):
+                learner.output(batch.rows(slice(start, start + at_once)))
+                parts.append(F.normalize(tap.features.float().flatten(1)).cpu())
+        return torch.cat(parts)

@@ -1,0 +1,135 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifelong.core.errors import BudgetTooSmall, StateMismatch
+from lifelong.memory import POLICIES, Memory, Reservoir
+from lifelong.memory.budget import bytes_of, row_bytes, rows_within
+
+
+def columns(start: int, stop: int, width: int = 4) -> dict[str, torch.Tensor]:
+    key = torch.arange(start, stop)
+    return {
+        "x": (key[:, None] % 200 + torch.arange(10)).to(torch.uint8),
+        "y": key % 5,
+        "key": key,
+        "logits": key[:, None] + torch.zeros(1, width),
+    }
+
+
+def filled(capacity: str, policy: str = "reservoir", rows: int = 900) -> Memory:
+    memory, chance = Memory(capacity, policy), torch.Generator().manual_seed(0)
+    for start in range(0, rows, 50):
+        offered = columns(start, start + 50)
+        memory.add(offered, offered["y"], chance)
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1B", 1), ("200KB", 200_000), ("0.5 mb", 500_000), ("2GB", 2 * 10**9), ("1MiB", 2**20)],
+)
+def test_bytes_are_read_with_their_unit(text, size):
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["10", "MB", "-1MB", "0KB", "0.1B", "1 TB", "1MB!", ""])
+def test_other_texts_are_refused(text):
+    with pytest.raises(ValueError, match="such as '200KB'"):
+        Memory(text)
+
+
+@given(st.integers(1, 5000), st.integers(1, 9))
+def test_as_many_rows_as_fit_and_no_more(budget, width):
+    offered = {"x": torch.zeros(3, width, 2), "key": torch.zeros(3, dtype=torch.int64)}
+    size = row_bytes(offered)
+    assert size == width * 8 + 8
+    if budget < size:
+        with pytest.raises(BudgetTooSmall, match=f"at least {size} bytes"):
+            rows_within(budget, offered)
+    else:
+        rows = rows_within(budget, offered)
+        assert rows * size <= budget < (rows + 1) * size
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_every_column_counts_towards_the_bytes(policy):
+    memory = filled("5KB", policy)
+    assert len(memory) == memory.capacity == 5000 // (10 + 8 + 8 + 16)
+    assert memory.nbytes <= 5000
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_rows_leave_when_a_column_is_widened(policy):
+    memory = filled("5KB", policy)
+    before = {int(row["key"]): row for row in rows_of(memory)}
+    memory.widen("logits", 10, float("nan"))
+    assert len(memory) == memory.capacity == 5000 // (10 + 8 + 8 + 40)
+    assert memory.nbytes <= 5000
+    for row in rows_of(memory):
+        old = before[int(row["key"])]
+        assert torch.equal(row["x"], old["x"])
+        assert torch.equal(row["logits"][:4], old["logits"])
+    offered = columns(900, 950, 10)
+    memory.add(offered, offered["y"], torch.Generator())
+    assert memory.nbytes <= 5000
+
+
+def rows_of(memory: Memory) -> list[dict[str, torch.Tensor]]:
+    held = memory.all()
+    return [{name: column[i] for name, column in held.items()} for i in range(len(memory))]
+
+
+@pytest.mark.parametrize("policy", ["balanced", "ring"])
+def test_groups_stay_equal_when_rows_leave(policy):
+    memory = filled("5KB", policy)
+    memory.widen("logits", 10, 0.0)
+    assert set(memory.column("y").bincount().tolist()) == {15}
+
+
+def test_a_reservoir_that_shrinks_stays_uniform():
+    counts = torch.zeros(40)
+    for seed in range(1500):
+        reservoir, chance = Reservoir(12), torch.Generator().manual_seed(seed)
+        keys = torch.full((12,), -1)
+        for start in range(0, 40, 10):
+            if start == 20:
+                gaps, moved = reservoir.shrink(8, chance)
+                keys[torch.from_numpy(gaps)] = keys[torch.from_numpy(moved)]
+            slots, source = reservoir.place(None, 10, chance)
+            source = range(10) if source is None else source.tolist()
+            keys[torch.from_numpy(slots)] = torch.tensor(
+                [start + row for row in source], dtype=torch.int64
+            )
+        counts[keys[: reservoir.held]] += 1
+    assert reservoir.held == reservoir.capacity == 8
+    assert (counts - 300).abs().max() < 5 * (300 * 0.8) ** 0.5
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_a_state_goes_on_bit_for_bit_and_needs_as_many_bytes(policy):
+    memory, twin = filled("5KB", policy), Memory("5KB", policy)
+    memory.widen("logits", 6, 0.0)
+    twin.load_state_dict(memory.state_dict())
+    for start in (900, 950):
+        offered = columns(start, start + 50, 6)
+        for one in (memory, twin):
+            one.add(offered, offered["y"], torch.Generator().manual_seed(start))
+    held, other = memory.all(), twin.all()
+    assert all(torch.equal(held[name], other[name]) for name in held)
+    for smaller in (Memory("4KB", policy), filled("4KB", policy)):
+        before = smaller.state_dict()
+        with pytest.raises(StateMismatch, match="give it as many bytes"):
+            smaller.load_state_dict(memory.state_dict())
+        assert str(smaller.state_dict()) == str(before)
+
+
+def test_too_few_bytes_for_the_classes_are_refused_with_the_way_out():
+    offered = columns(0, 9)
+    with pytest.raises(BudgetTooSmall, match=r"2 rows of 42 bytes.*5 classes.*at least 210"):
+        Memory("100B").check(offered, groups=5)
+    with pytest.raises(BudgetTooSmall, match="at least 210"):
+        Memory("100B").add(offered, offered["y"], torch.Generator())
+    with pytest.raises(ValueError, match="name it"):
+        Memory("100B", Reservoir(3))

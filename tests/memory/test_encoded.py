@@ -1,0 +1,111 @@
+from copy import deepcopy
+
+import pytest
+import torch
+
+from lifelong.core.errors import InvalidBatch, StateMismatch, UnknownName
+from lifelong.memory import CODECS, Bytes, Int8, Memory
+
+
+def columns(start: int, stop: int, images: bool = False) -> dict[str, torch.Tensor]:
+    key = torch.arange(start, stop)
+    x = (key[:, None] * 37 + torch.arange(192)) % 101 / 100
+    if images:
+        x = (key[:, None].float() + torch.arange(192) % 64).to(torch.uint8).view(-1, 3, 8, 8)
+    return {"x": x, "y": key % 3, "key": key}
+
+
+def filled(store: str, **place) -> Memory:
+    memory, chance = Memory(20, store=store, **place), torch.Generator().manual_seed(0)
+    for start in range(0, 90, 30):
+        memory.add(columns(start, start + 30, store == "jpeg"), None, chance)
+    return memory
+
+
+@pytest.mark.parametrize("store", sorted(CODECS))
+def test_rows_come_back_near_to_what_they_were_in_fewer_bytes(store):
+    memory = filled(store)
+    held = memory.all()
+    for key, x in zip(held["key"].tolist(), held["x"], strict=True):
+        like = columns(key, key + 1, store == "jpeg")["x"][0]
+        assert (x.dtype, x.shape) == (like.dtype, like.shape)
+        assert (x.float() - like.float()).abs().max() < (12 if store == "jpeg" else 0.005)
+    plain = Memory(20)
+    plain.add(columns(0, 20, store == "jpeg"), None, torch.Generator())
+    assert memory.nbytes < 0.6 * plain.nbytes
+    drawn = memory.draw(3, torch.Generator())
+    same = held["x"][[held["key"].tolist().index(k) for k in drawn["key"].tolist()]]
+    assert torch.equal(drawn["x"], same)
+
+
+@pytest.mark.parametrize("store", sorted(CODECS))
+def test_a_state_holds_rows_as_they_are_stored_and_loads_bit_for_bit(store, tmp_path):
+    memory = filled(store)
+    state = memory.state_dict()
+    for twin in (Memory(20, store=store), Memory(20, store=store, path=tmp_path), filled(store)):
+        twin.load_state_dict(state)
+        for one in (memory, twin):
+            one.add(columns(90, 99, store == "jpeg"), None, torch.Generator().manual_seed(5))
+        assert str(twin.state_dict()) == str(memory.state_dict())
+        assert torch.equal(twin.all()["x"], memory.all()["x"])
+        memory.load_state_dict(state)
+    again = deepcopy(memory)
+    assert torch.equal(again.all()["x"], memory.all()["x"])
+
+
+def test_erasing_does_not_code_rows_anew():
+    memory = filled("jpeg")
+    before = dict(zip(memory.column("key").tolist(), memory.column("x"), strict=True))
+    memory.forget(memory.column("key")[:7])
+    held = zip(memory.column("key").tolist(), memory.column("x"), strict=True)
+    assert len(memory) == 13
+    assert all(torch.equal(before[key], x) for key, x in held)
+    assert not memory._rows.columns["x"][13:].any()
+
+
+def test_named_inputs_are_stored_smaller_where_that_fits():
+    memory = Memory("2KB", store=Bytes(-1, 1))
+    offered = {
+        "x/age": torch.linspace(-1, 1, 9)[:, None].repeat(1, 20),
+        "x/id": torch.arange(9),
+        "y": torch.linspace(5, 9, 9),
+    }
+    memory.add(offered, None, torch.Generator())
+    assert memory.capacity == 2000 // (20 + 8 + 4)
+    assert (memory.all()["x/age"] - offered["x/age"]).abs().max() < 0.005
+    assert torch.equal(memory.all()["y"], offered["y"])
+
+
+def test_overwriting_encodes():
+    memory = Memory(4, store="int8")
+    memory.add(columns(0, 4), None, torch.Generator())
+    memory.write(torch.tensor([2]), {"x": columns(7, 8)["x"]})
+    assert (memory.all()["x"][2] - columns(7, 8)["x"][0]).abs().max() < 0.005
+    assert memory.column("key").tolist() == [0, 1, 2, 3]
+
+
+def test_wrong_use_is_refused():
+    with pytest.raises(UnknownName, match="did you mean 'int8'"):
+        Memory(4, store="int")
+    with pytest.raises(InvalidBatch, match=r"cannot be stored as 'int8': x is torch\.uint8"):
+        Memory(4, store="int8").add(columns(0, 4, images=True), None, torch.Generator())
+    memory = Memory(4, store=Int8())
+    memory.add(columns(0, 4), None, torch.Generator())
+    for wrong in ({"x": torch.zeros(2, 5)}, {"x": torch.zeros(2, 192).double()}):
+        with pytest.raises(InvalidBatch, match="column 'x'"):
+            memory.check(wrong)
+    with pytest.raises(InvalidBatch, match="differ in rows"):
+        memory.check({"x": torch.zeros(2, 192), "key": torch.arange(3)})
+    with pytest.raises(ValueError, match="cannot be widened"):
+        memory.widen("x", 999, 0.0)
+    state = memory.state_dict()
+    damaged = [
+        {**state, "given": {"x": "float32 7"}},
+        {**state, "given": {"x": "cat 192"}},
+        {name: part for name, part in state.items() if name != "given"},
+    ]
+    for wrong in damaged:
+        with pytest.raises(StateMismatch):
+            Memory(4, store="int8").load_state_dict(wrong)
+    with pytest.raises(StateMismatch):
+        Memory(4).load_state_dict(state)
