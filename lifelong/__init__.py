@@ -19,21 +19,36 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
-    from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+    from lifelong.strategies import (
+        DER,
+        DGR,
+        EWC,
+        L2,
+        MAS,
+        SI,
+        DERpp,
+        FeatureReplay,
+        LwF,
+        MeRGAN,
+        Replay,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DER",
+    "DGR",
     "EWC",
     "L2",
     "MAS",
     "SI",
     "Batch",
     "DERpp",
+    "FeatureReplay",
     "Learner",
     "LifelongError",
     "LwF",
+    "MeRGAN",
     "Memory",
     "Replay",
     "Strategy",

@@ -10,7 +10,19 @@ from typing import Any, Literal
 
 from lifelong.core.errors import UnknownName
 from lifelong.core.strategy import Strategy
-from lifelong.strategies import DER, EWC, L2, MAS, SI, DERpp, LwF, Replay
+from lifelong.strategies import (
+    DER,
+    DGR,
+    EWC,
+    L2,
+    MAS,
+    SI,
+    DERpp,
+    FeatureReplay,
+    LwF,
+    MeRGAN,
+    Replay,
+)
 
 Bound = Literal["joint", "cumulative"]
 
@@ -95,6 +107,18 @@ RECIPES: Mapping[str, Recipe] = {
     "replay": Recipe(Replay, "replay", "rows", "nothing", "arXiv:1902.10486"),
     "der": Recipe(DER, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
     "der++": Recipe(DERpp, "replay", "rows, outputs", "nothing", "arXiv:2004.07211"),
+    "dgr": Recipe(DGR, "generative replay", "P, 5 G", "boundaries", "arXiv:1705.08690"),
+    "dgr-distil": Recipe(
+        partial(DGR, targets="soft"),
+        "generative replay",
+        "P, 5 G",
+        "boundaries",
+        "arXiv:1809.10635",
+    ),
+    "mergan": Recipe(MeRGAN, "generative replay", "P, 5 G", "boundaries", "arXiv:1809.02058"),
+    "feature-replay": Recipe(
+        FeatureReplay, "generative replay", "moments", "boundaries", "arXiv:2303.05118"
+    ),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 

@@ -30,6 +30,10 @@ class NonFiniteLoss(LifelongError, ArithmeticError):
     """The loss or its gradient is NaN or infinite; the learner is as it was before the step."""
 
 
+class GeneratorCollapsed(LifelongError):
+    """A generator makes little of what it should; the task is still open, as before its end."""
+
+
 class OptimizerMismatch(LifelongError, ValueError):
     """The optimizer misses parameters of the model, or holds parameters of another."""
 
