@@ -37,7 +37,6 @@ STRATEGIES = {
     "der": lambda: DER(capacity=150),
     "derpp": lambda: DERpp(capacity=150, policy="balanced"),
     "dgr": lambda: DGR(width=32, lr=0.01, strict=False),
-    "dgr gan soft": lambda: DGR("gan", targets="soft", width=32, strict=False),
     "mergan": lambda: MeRGAN("alignment", width=32, lr=2e-3, strict=False),
     "feature replay": lambda: FeatureReplay(covariance="shared"),
 }
@@ -50,7 +49,7 @@ TOGETHER = {
     "mas + l2 + replay": lambda: [MAS(0.1), L2(0.1), Replay(24, policy="ring")],
     "lwf + si + ewc": lambda: [LwF(), SI(), EWC(10.0, decay=0.5)],
     "der + lwf": lambda: [DER(24), LwF(per_task=True)],
-    "dgr + ewc": lambda: [DGR(width=16, strict=False), EWC(10.0)],
+    "dgr + ewc": lambda: [DGR(targets="soft", width=16, strict=False), EWC(10.0)],
     "replay + mergan": lambda: [Replay(24), MeRGAN(width=16, strict=False)],
     "feature replay + lwf": lambda: [FeatureReplay(), LwF()],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],

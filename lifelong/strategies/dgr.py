@@ -144,7 +144,7 @@ class DGR(Strategy):
         made = self.sampled(self.apprentice.frozen(weights), PROBE)
         before = None
         if self.scholar:
-            past = self.scholar.generator(learner, self.apprentice)
+            past = self.scholar.generator(self.apprentice)
             before = self.sampled(past, PROBE, past=True)
         found = compared(learner, data, made, before, 1 / (self.tasks + 1))
         if self.strict and found.collapsed:
@@ -159,10 +159,10 @@ class DGR(Strategy):
     def replayed(self, learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
         """Make rows with labels; and the scholar's answers to them, (rows, width)."""
         rows = self.rows or batch.new
-        x = self.sampled(self.scholar.generator(learner, self.apprentice), rows, past=True)
+        x = self.sampled(self.scholar.generator(self.apprentice), rows, past=True)
         known = torch.tensor(self.scholar.known if learner.task_aware else [-1])
         task = known[torch.randint(len(known), (rows,), generator=self.generator)].to(x.device)
-        taught = self.scholar.answers(learner, self.apprentice, x, task)
+        taught = self.scholar.answers(learner, x, task)
         if batch.y.is_floating_point():
             return Batch.of(
                 x, taught.view(rows, *batch.y.shape[1:]).to(batch.y.dtype), task

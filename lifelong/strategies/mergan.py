@@ -17,6 +17,7 @@ from lifelong.nets.generators import GAN, Generator
 from lifelong.strategies.apprentice import Apprentice
 from lifelong.strategies.dgr import DGR
 from lifelong.strategies.quadratic import checked_strength
+from lifelong.strategies.scholar import Scholar
 
 
 class MeRGAN(DGR):
@@ -65,24 +66,24 @@ class MeRGAN(DGR):
         self.replay = replay
         self.strength = checked_strength(strength)
         make = partial(GAN, hidden=(width, width), conditional=True)
-        self.apprentice = Apprentice(make, lr)
-        self.share = torch.zeros(0)
-        """How often each class is among all rows so far, (classes,)."""
-        self._coming = torch.zeros(0)
+        self.apprentice, self.scholar = Apprentice(make, lr), Scholar(labels=False)
+        self.share: list[float] = []
+        """How often each class is among all rows so far."""
+        self._coming: list[float] = []
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Count the classes; then as `DGR`."""
         y = torch.cat([batch.y for batch in data])
-        counts = torch.bincount(y, minlength=len(self.share)).cpu().float()
-        before = F.pad(self.share.cpu(), (0, len(counts) - len(self.share)))
-        self._coming = torch.lerp(before, counts / counts.sum(), 1 / (self.tasks + 1))
+        counts = torch.bincount(y, minlength=len(self.share)).cpu().double()
+        before = torch.tensor(self.share + [0.0] * (len(counts) - len(self.share))).double()
+        self._coming = torch.lerp(before, counts / counts.sum(), 1 / (self.tasks + 1)).tolist()
         super().consolidate(learner, data)
         self.share = self._coming
 
     def replayed(self, learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
         """Draw classes, and make rows of them."""
         y = self._drawn(self.share, self.rows or batch.new)
-        generator = self.scholar.generator(learner, self.apprentice)
+        generator = self.scholar.generator(self.apprentice)
         with torch.no_grad():
             x = generator.sample(len(y), self.generator, y)
         task = torch.full_like(y, -1)
@@ -97,7 +98,7 @@ class MeRGAN(DGR):
             super().study(learner, new, made)
             return
         assert isinstance(new.x, Tensor)
-        past, y = self.scholar.generator(learner, self.apprentice), made.y
+        past, y = self.scholar.generator(self.apprentice), made.y
 
         def apart(net: Generator) -> Tensor:
             assert isinstance(net, GAN)
@@ -122,6 +123,7 @@ class MeRGAN(DGR):
             )
         super().check(batch)
 
-    def _drawn(self, share: Tensor, rows: int) -> Tensor:
-        drawn = torch.multinomial(share.cpu(), rows, replacement=True, generator=self.generator)
+    def _drawn(self, share: list[float], rows: int) -> Tensor:
+        chances = torch.tensor(share)
+        drawn = torch.multinomial(chances, rows, replacement=True, generator=self.generator)
         return drawn.to(self.device)

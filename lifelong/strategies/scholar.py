@@ -24,6 +24,9 @@ class Scholar:
 
     Shin et al. 2017, arXiv:1705.08690, call the pair so.
 
+    Args:
+        labels: whether the model is kept; not needed where the generator is asked for classes.
+
     Attributes:
         device: where it computes.
         width: how many outputs the model had.
@@ -36,12 +39,14 @@ class Scholar:
 
     device: torch.device = torch.device("cpu")
 
-    def __init__(self) -> None:
+    def __init__(self, labels: bool = True) -> None:
+        self.labels = labels
         self.model: dict[str, Tensor] = {}
         self.weights: dict[str, Tensor] = {}
         self.width = 0
         self.known: list[int] = []
-        self._frozen: tuple[dict[str, Tensor], nn.Module, Generator] | None = None
+        self._teacher: tuple[dict[str, Tensor], nn.Module] | None = None
+        self._generator: tuple[dict[str, Tensor], Generator] | None = None
 
     def __bool__(self) -> bool:
         """Tell whether a task has been learned."""
@@ -49,23 +54,27 @@ class Scholar:
 
     def become(self, learner: Learner, weights: dict[str, Tensor], some: Batch) -> None:
         """Take the model as it is, and these weights of the generator."""
-        model = learner.model
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        self.model = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        if self.labels:
+            model = learner.model
+            tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+            self.model = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         self.weights = weights
         one = some.rows(slice(1))
         self.width = learner.predict(one.x, one.task).reshape(1, -1).shape[1]
         self.known = list(dict.fromkeys(task.id for task in learner.tasks))
 
-    def generator(self, learner: Learner, apprentice: Apprentice) -> Generator:
+    def generator(self, apprentice: Apprentice) -> Generator:
         """Make the generator as it was."""
-        return self._pair(learner, apprentice)[1]
+        if self._generator is None or self._generator[0] is not self.weights:
+            self._generator = self.weights, apprentice.frozen(self.weights)
+        return self._generator[1]
 
-    def answers(self, learner: Learner, apprentice: Apprentice, x: Tensor, task: Tensor) -> Tensor:
+    def answers(self, learner: Learner, x: Tensor, task: Tensor) -> Tensor:
         """Compute what the model would have answered, (rows, width), as floats."""
-        teacher = self._pair(learner, apprentice)[0]
-        with learner.autocast():
-            output = forward(teacher, x, task if learner.task_aware else None)
+        if self._teacher is None or self._teacher[0] is not self.model:
+            self._teacher = self.model, frozen_copy(learner.model, self.model)
+        with torch.no_grad(), learner.autocast():
+            output = forward(self._teacher[1], x, task if learner.task_aware else None)
         return output.reshape(len(x), -1)[:, : self.width].float()
 
     def state_dict(self) -> State:
@@ -83,12 +92,6 @@ class Scholar:
             tensors = {n: t.detach().to(self.device, copy=True) for n, t in state[name].items()}
             setattr(self, name, tensors)
         self.width, self.known = state["width"], list(state["known"])
-
-    def _pair(self, learner: Learner, apprentice: Apprentice) -> tuple[nn.Module, Generator]:
-        if self._frozen is None or self._frozen[0] is not self.model:
-            teacher = frozen_copy(learner.model, self.model)
-            self._frozen = self.model, teacher, apprentice.frozen(self.weights)
-        return self._frozen[1:]
 
 
 @torch.no_grad()
