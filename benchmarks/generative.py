@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
 from lifelong import DGR, Batch, FeatureReplay, Learner, MeRGAN, Replay, Strategy, TaskSpec
 from lifelong.nets import MLP, Classifier, GrowingHead, Pixels
 
-STRATEGIES = {
+STRATEGIES: dict[str, Callable[[], list[Strategy]]] = {
     "fine-tune": lambda: [],
     "replay": lambda: [Replay(1000)],
     "dgr": lambda: [DGR(strict=False)],
