@@ -8,6 +8,7 @@ from broken_strategies import BROKEN, Plain
 from lifelong import (
     AGEM,
     DER,
+    DGR,
     EEIL,
     ERACE,
     EWC,
@@ -28,11 +29,13 @@ from lifelong import (
     DERpp,
     Exemplars,
     FeatureDistillation,
+    FeatureReplay,
     Feedback,
     GDumb,
     ICaRL,
     LwF,
     MeanTeacher,
+    MeRGAN,
     PooledDistillation,
     Prioritized,
     Replay,
@@ -86,6 +89,9 @@ STRATEGIES = {
     "a-gem": lambda: AGEM(capacity=150, rows=40),
     "ogd": lambda: OGD(directions=60),
     "gpm": lambda: GPM(threshold=0.7),
+    "dgr": lambda: DGR(width=32, lr=0.01, strict=False),
+    "mergan": lambda: MeRGAN("alignment", width=32, lr=2e-3, strict=False),
+    "feature replay": lambda: FeatureReplay(covariance="shared"),
 }
 
 TOGETHER = {
@@ -117,6 +123,9 @@ TOGETHER = {
     "si + gem + derpp": lambda: [SI(), GEM(24), DERpp(24)],
     "replay + ogd + gpm": lambda: [Replay(24), OGD(20), GPM(0.5)],
     "a-gem + ewc": lambda: [AGEM(24), EWC(10.0)],
+    "dgr + ewc": lambda: [DGR(targets="soft", width=16, strict=False), EWC(10.0)],
+    "replay + mergan": lambda: [Replay(24), MeRGAN(width=16, strict=False)],
+    "feature replay + lwf": lambda: [FeatureReplay(), LwF()],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],
 }
 

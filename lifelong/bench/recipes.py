@@ -14,6 +14,7 @@ from lifelong.core.strategy import Strategy
 from lifelong.strategies import (
     AGEM,
     DER,
+    DGR,
     EEIL,
     ERACE,
     EWC,
@@ -34,11 +35,13 @@ from lifelong.strategies import (
     DERpp,
     Exemplars,
     FeatureDistillation,
+    FeatureReplay,
     Feedback,
     GDumb,
     ICaRL,
     LwF,
     MeanTeacher,
+    MeRGAN,
     PooledDistillation,
     Prioritized,
     Replay,
@@ -183,6 +186,18 @@ RECIPES: Mapping[str, Recipe] = {
     "a-gem": Recipe(AGEM, "projection", "rows", "boundaries", "arXiv:1812.00420"),
     "ogd": Recipe(OGD, "projection", "directions P", "boundaries", "arXiv:1910.07104"),
     "gpm": Recipe(GPM, "projection", "bases", "boundaries", "arXiv:2103.09762"),
+    "dgr": Recipe(DGR, "generative replay", "P, 5 G", "boundaries", "arXiv:1705.08690"),
+    "dgr-distil": Recipe(
+        partial(DGR, targets="soft"),
+        "generative replay",
+        "P, 5 G",
+        "boundaries",
+        "arXiv:1809.10635",
+    ),
+    "mergan": Recipe(MeRGAN, "generative replay", "P, 5 G", "boundaries", "arXiv:1809.02058"),
+    "feature-replay": Recipe(
+        FeatureReplay, "generative replay", "moments", "boundaries", "arXiv:2303.05118"
+    ),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 

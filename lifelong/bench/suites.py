@@ -94,6 +94,7 @@ SUITES: Mapping[str, Suite] = {
         settings={
             "ewc": {"strength": 100.0}, "replay": {"capacity": 200},
             "der": {"capacity": 200}, "der++": {"capacity": 200},
+            **{name: {"scale": 16.0} for name in ("dgr", "dgr-distil", "mergan")},
         },
     ),
     "split-mnist-task": replace(

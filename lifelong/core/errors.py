@@ -38,6 +38,10 @@ class NothingLeftToLearn(LifelongError, RuntimeError):
     """A strategy holds all that could still change."""
 
 
+class GeneratorCollapsed(LifelongError):
+    """A generator makes little of what it should; the task is still open, as before its end."""
+
+
 class OptimizerMismatch(LifelongError, ValueError):
     """The optimizer misses parameters of the model, or holds parameters of another."""
 

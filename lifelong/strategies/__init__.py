@@ -5,10 +5,12 @@ from lifelong.strategies.bic import BiC
 from lifelong.strategies.class_balanced import ClassBalanced
 from lifelong.strategies.clean import CleanReplay
 from lifelong.strategies.der import DER, DERpp
+from lifelong.strategies.dgr import DGR
 from lifelong.strategies.eeil import EEIL
 from lifelong.strategies.er_ace import ERACE
 from lifelong.strategies.ewc import EWC
 from lifelong.strategies.exemplars import Exemplars
+from lifelong.strategies.feature_replay import FeatureReplay
 from lifelong.strategies.features import FeatureDistillation
 from lifelong.strategies.feedback import Feedback
 from lifelong.strategies.gdumb import GDumb
@@ -20,6 +22,7 @@ from lifelong.strategies.latents import Latents
 from lifelong.strategies.lwf import LwF
 from lifelong.strategies.mas import MAS
 from lifelong.strategies.mean_teacher import MeanTeacher
+from lifelong.strategies.mergan import MeRGAN
 from lifelong.strategies.mir import MIR
 from lifelong.strategies.ogd import OGD
 from lifelong.strategies.pooled import PooledDistillation
@@ -35,6 +38,7 @@ from lifelong.strategies.xder import XDER
 __all__ = [
     "AGEM",
     "DER",
+    "DGR",
     "EEIL",
     "ERACE",
     "EWC",
@@ -55,11 +59,13 @@ __all__ = [
     "DERpp",
     "Exemplars",
     "FeatureDistillation",
+    "FeatureReplay",
     "Feedback",
     "GDumb",
     "ICaRL",
     "Latents",
     "LwF",
+    "MeRGAN",
     "MeanTeacher",
     "PerTask",
     "PooledDistillation",

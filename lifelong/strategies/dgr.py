@@ -1,0 +1,210 @@
+"""DGR: deep generative replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lifelong.core.batch import Batch
+from lifelong.core.errors import GeneratorCollapsed, InvalidBatch, UnknownName
+from lifelong.core.learner import Learner
+from lifelong.core.strategy import Strategy
+from lifelong.nets.generators import GAN, VAE, Generator, LatentDiffusion, check_rows
+from lifelong.strategies.apprentice import Apprentice, Make
+from lifelong.strategies.scholar import PROBE, Scholar, compared
+
+KINDS: Mapping[str, Make] = {"vae": VAE, "gan": GAN, "diffusion": LatentDiffusion}
+"""The generators by name."""
+
+
+class DGR(Strategy):
+    """Replay rows that a generator makes, labelled as the model would have before this task.
+
+    loss = 1/t * mean loss of new rows + (1 - 1/t) * mean loss of made rows, in task t; for the
+    generator, which learns from the same rows in `after_step`, as for the model
+    Shin et al. 2017, arXiv:1705.08690; the weights are van de Ven & Tolias 2018's,
+    arXiv:1809.10635, and so are "soft" targets, with which made rows count by
+    T**2 * cross-entropy to the last model's softened answers.
+
+    With soft targets the loss is not divided by t, which Adam does not notice. A model that wants
+    the task answers each made row under one old task, drawn at random, in place of all of them.
+    It keeps no rows, so `forget` has none to drop; what the generator has learned of them stays.
+
+    Args:
+        kind: "vae", "gan" or "diffusion" (of what an autoencoder makes of the rows).
+        targets: "hard", the last model's most likely class, or "soft", its probabilities.
+        temperature: T, which softens both sides.
+        rows: how many to make for each batch; None for as many as are new.
+        width: of each of the two hidden layers of the generator.
+        lr: of the generator's Adam; None for what suits its kind.
+        scale: what full brightness is, for rows from 0 to it; None for 255 for bytes, and for
+            floats of any size.
+        strict: raise where the generator has collapsed at the end of a task.
+
+    Attributes:
+        reports: the fidelity of the generator at the end of each task, by name.
+
+    Raises:
+        UnknownName: there is no such kind.
+        ValueError: a number is out of range.
+
+    Example:
+        >>> DGR(kind="gan", targets="soft").temperature
+        2.0
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("apprentice", "scholar", "tasks", "reports")
+
+    def __init__(
+        self,
+        kind: str = "vae",
+        *,
+        targets: str = "hard",
+        temperature: float = 2.0,
+        rows: int | None = None,
+        width: int = 400,
+        lr: float | None = None,
+        scale: float | None = None,
+        strict: bool = True,
+    ) -> None:
+        if kind not in KINDS:
+            raise UnknownName("kind of generator", kind, KINDS)
+        if targets not in ("hard", "soft"):
+            raise ValueError(f"targets is {targets!r}; choose 'hard' or 'soft'")
+        for name, number in {"temperature": temperature, "scale": scale or 1.0}.items():
+            if not 0 < number < float("inf"):
+                raise ValueError(f"{name} is {number}; it must be positive")
+        for name, count in {"rows": rows or 1, "width": width}.items():
+            if count < 1:
+                raise ValueError(f"{name} is {count}; it must be 1 or more")
+        self.targets, self.temperature, self.rows = targets, temperature, rows
+        self.scale, self.strict = scale, strict
+        self.apprentice = Apprentice(partial(KINDS[kind], hidden=(width, width)), lr)
+        self.scholar = Scholar()
+        self.tasks = 0
+        """How many tasks the scholar knows."""
+        self.reports: list[dict[str, float]] = []
+        self._made = slice(0)
+        self._taught = torch.empty(0)
+
+    def attach(self, device: torch.device, seed: int) -> None:
+        """Tell the generator and the scholar where to compute, too."""
+        super().attach(device, seed)
+        self.apprentice.device = self.scholar.device = device
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Append rows as the last generator makes them, weighted by the number of old tasks."""
+        self.check(batch)
+        self._made = slice(0)
+        if not self.scholar:
+            return batch
+        made, self._taught = self.replayed(learner, batch)
+        self._made = slice(len(batch), len(batch) + len(made))
+        weight = self.tasks * batch.new / len(made) if self.targets == "hard" else 0.0
+        weights = torch.full((len(made),), weight, device=batch.y.device)
+        return batch.extended(replace(made, weight=weights))
+
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
+        """With soft targets: cross-entropy to the last model's softened answers."""
+        del learner, batch
+        if self.targets == "hard" or self._made.start is None:
+            return 0.0
+        # Classes that are new since are taught to be none of the old rows.
+        student = output[self._made].float() / self.temperature
+        p = F.softmax(self._taught / self.temperature, 1)
+        p = F.pad(p, (0, student.shape[1] - p.shape[1]))
+        return self.tasks * self.temperature**2 * F.cross_entropy(student, p)
+
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Let the generator learn from the new rows and from those that it made before."""
+        del output
+        new, made = batch.rows(slice(batch.new)), None
+        assert isinstance(new.x, Tensor)
+        if self.apprentice.net is None:
+            self.apprentice.begin(new.x, self.brightness(new.x), self.generator)
+        if self._made.start is not None:
+            made = batch.rows(self._made)
+        self.study(learner, new, made)
+
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Measure the generator; then take it and the model as they are for the next task.
+
+        Raises:
+            GeneratorCollapsed: the generator has collapsed; the task stays open.
+        """
+        if self.apprentice.net is None:
+            return
+        weights = self.apprentice.weights()
+        made = self.sampled(self.apprentice.frozen(weights), PROBE)
+        before = None
+        if self.scholar:
+            past = self.scholar.generator(self.apprentice)
+            before = self.sampled(past, PROBE, past=True)
+        found = compared(learner, data, made, before, 1 / (self.tasks + 1))
+        if self.strict and found.collapsed:
+            raise GeneratorCollapsed(
+                f"the generator of {type(self).__name__} has collapsed ({found}); learn longer and "
+                "end the task again, choose another kind, width or lr, or strict=False"
+            )
+        self.reports = [*self.reports, asdict(found)]
+        self.tasks += 1
+        self.scholar.become(learner, weights, next(iter(data)))
+
+    def replayed(self, learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
+        """Make rows with labels; and the scholar's answers to them, (rows, width)."""
+        rows = self.rows or batch.new
+        x = self.sampled(self.scholar.generator(self.apprentice), rows, past=True)
+        known = torch.tensor(self.scholar.known if learner.task_aware else [-1])
+        task = known[torch.randint(len(known), (rows,), generator=self.generator)].to(x.device)
+        taught = self.scholar.answers(learner, x, task)
+        if batch.y.is_floating_point():
+            return Batch.of(
+                x, taught.view(rows, *batch.y.shape[1:]).to(batch.y.dtype), task
+            ), taught
+        return Batch.of(x, taught.argmax(1), task), taught
+
+    def study(self, learner: Learner, new: Batch, made: Batch | None) -> None:
+        """Let the generator take one step, its rows weighted as the model's are."""
+        del learner
+        weight = torch.ones(len(new), device=new.y.device)
+        if made is not None:
+            again = torch.full((len(made),), self.tasks * len(new) / len(made)).to(weight)
+            new, weight = new.extended(made), torch.cat((weight, again))
+        assert isinstance(new.x, Tensor)
+        self.apprentice.learn(new.x, new.y, weight, self.generator)
+
+    def sampled(self, generator: Generator, rows: int, *, past: bool = False) -> Tensor:
+        """Make rows of all that a generator knows; `past` if it is the scholar's."""
+        del past
+        with torch.no_grad():
+            return generator.sample(rows, self.generator)
+
+    def check(self, batch: Batch) -> None:
+        """Raise `InvalidBatch` unless the new rows are of a kind that can be made."""
+        # To look at values would stall a GPU.
+        device = next(iter(batch.columns()))[1].device
+        check_rows(batch.x, self.scale if device.type == "cpu" else None)
+        assert isinstance(batch.x, Tensor)
+        net = self.apprentice.net
+        if net is not None and (batch.x.shape[1:], batch.x.dtype == torch.uint8) != (
+            torch.Size(net.shape),
+            net.bytes,
+        ):
+            raise InvalidBatch(
+                f"rows of {batch.x.dtype} and shape {tuple(batch.x.shape[1:])}; the generator makes"
+                f" {'bytes' if net.bytes else 'floats'} of shape {net.shape}: keep to those"
+            )
+        if batch.y.ndim > 1 and not batch.y.is_floating_point():
+            raise InvalidBatch(
+                f"y has shape {tuple(batch.y.shape)}; made rows get one class, (rows,), or floats"
+            )
+
+    def brightness(self, x: Tensor) -> float | None:
+        """Say what full brightness is in these rows; None if they have none."""
+        return 255.0 if self.scale is None and x.dtype == torch.uint8 else self.scale

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from lifelong.nets.generators import Diffusion, LatentDiffusion
+
+
+def chance(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class OnePoint(Diffusion):
+    """Knows that all rows are one point."""
+
+    point = torch.tensor([0.3, -0.2, 0.9])
+
+    def clean(self, x, t):
+        return self.point.expand(len(x), -1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_what_is_known_to_be_clean_is_what_is_made(steps):
+    made = OnePoint((3,), hidden=(4,), steps=steps).sample(4, chance())
+    torch.testing.assert_close(made, OnePoint.point.expand(4, -1), atol=1e-5, rtol=1e-5)
+
+
+def test_bounded_rows_are_balanced_around_zero():
+    made = OnePoint((3,), hidden=(4,), steps=3, scale=10.0).sample(2, chance())
+    torch.testing.assert_close(made[0], 10 * (OnePoint.point + 1) / 2)
+
+
+class Normal(Diffusion):
+    """Knows the best guess where rows are N(0, spread**2): E[x | x_t]."""
+
+    def clean(self, x, t):
+        cosine, sine = t.cos()[:, None], t.sin()[:, None]
+        variance = 2.0**2
+        return variance * cosine / (variance * cosine**2 + sine**2) * x
+
+
+def test_with_the_best_guess_samples_have_the_rows_spread():
+    made = Normal((1,), hidden=(4,), steps=200).sample(20000, chance())
+    assert abs(float(made.std()) - 2.0) < 0.06
+    assert abs(float(made.mean())) < 0.06
+
+
+def test_the_loss_weighs_the_error_by_the_noise():
+    net = OnePoint((3,), hidden=(4,))
+    x = torch.zeros(500, 3)
+    t = torch.rand(500, generator=chance(5)) * (torch.pi / 2)
+    expected = (OnePoint.point**2).mean() / t.sin().clamp_min(0.1) ** 2
+    torch.testing.assert_close(net.loss(x, torch.zeros(500), chance(5)), expected)
+
+
+def test_steps_must_be_positive():
+    with pytest.raises(ValueError, match="steps is 0"):
+        Diffusion((3,), steps=0)
+
+
+def test_the_latent_loss_adds_both_and_leaves_the_encoder_to_the_autoencoder():
+    net = LatentDiffusion((4,), hidden=(6,), latents=2, denoiser=(5,), scale=1.0)
+    x = torch.rand(6, 4, generator=chance())
+    net.loss(x, torch.zeros(6), chance(1)).sum().backward()
+    found = [p.grad.clone() for p in net.vae.parameters()]
+    net.zero_grad()
+    net.vae.loss(x, torch.zeros(6), chance(1)).sum().backward()
+    for one, p in zip(found, net.vae.parameters(), strict=True):
+        torch.testing.assert_close(one, p.grad)
+    assert all(p.grad is None or not p.grad.any() for p in net.diffusion.parameters())

@@ -1,0 +1,209 @@
+import math
+
+import pytest
+import torch
+from strategy_models import (
+    Capture,
+    batches_of,
+    copied,
+    growing,
+    learn,
+    learner_of,
+    multi_head,
+)
+from torch import nn
+from torch.nn import functional as F
+
+from lifelong import DGR, Batch, Replay, TaskSpec
+from lifelong.core.errors import GeneratorCollapsed, InvalidBatch, UnknownName
+from lifelong.core.forward import forward, frozen_copy
+from lifelong.nets import MLP
+
+
+def small(**settings):
+    return DGR(**{"width": 8, "strict": False, **settings})
+
+
+def taught(learner, x, before, task=None):
+    return forward(frozen_copy(learner.model, before), x, task)
+
+
+def test_made_rows_weigh_as_the_old_tasks_and_have_the_labels_of_the_last_model():
+    dgr, seen = small(), Capture()
+    learner = learner_of([dgr, seen])
+    for task in range(2):
+        learn(learner, task, batches_of(3, task=task))
+        before = copied(learner.parameters)
+    learner.begin_task(2)
+    batch = batches_of(1, task=2)[0]
+    loss = learner.observe(batch)
+    made = seen.batches[-1]
+    assert (len(made), made.new, made.task[6:].unique().tolist()) == (12, 6, [-1])
+    assert torch.equal(made.y[6:], taught(learner, made.x[6:], before).argmax(1))
+    rows = F.cross_entropy(seen.outputs[-1], made.y, reduction="none")
+    torch.testing.assert_close(loss, rows[:6].mean() / 3 + 2 / 3 * rows[6:].mean())
+
+
+@pytest.mark.parametrize("rows", [2, 9])
+def test_the_weights_do_not_depend_on_how_many_rows_are_made(rows):
+    dgr, seen = small(rows=rows), Capture()
+    learner = learner_of([dgr, seen])
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(1)
+    loss = learner.observe(batches_of(1, task=1)[0])
+    losses = F.cross_entropy(seen.outputs[-1], seen.batches[-1].y, reduction="none")
+    torch.testing.assert_close(loss, losses[:6].mean() / 2 + losses[6:].mean() / 2)
+
+
+def test_soft_targets_are_the_last_models_softened_answers():
+    dgr, seen = small(targets="soft", temperature=3.0), Capture()
+    learner = learner_of([dgr, seen], growing)
+    learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1))
+    before = copied(learner.parameters)
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    loss = learner.observe(batches_of(1, classes=(2, 3), task=1)[0])
+    output, made = seen.outputs[-1], seen.batches[-1]
+    p = F.pad((taught(learner, made.x[6:], before)[:, :2] / 3).softmax(1), (0, 2))
+    entropy = -(p * (output[6:] / 3).log_softmax(1)).sum(1).mean()
+    new = F.cross_entropy(output[:6], made.y[:6])
+    torch.testing.assert_close(loss, new + 9 * entropy)
+
+
+def test_a_model_that_wants_the_task_is_asked_under_an_old_one():
+    dgr, seen = small(rows=200), Capture()
+    learner = learner_of([dgr, seen], multi_head)
+    learn(learner, 5, batches_of(2, classes=(0, 1), task=5), (0, 1))
+    learn(learner, 7, batches_of(2, classes=(2, 3), task=7), (2, 3))
+    learner.begin_task(TaskSpec(9, (4, 5)))
+    learner.observe(batches_of(1, classes=(4, 5), task=9)[0])
+    made = seen.batches[-1].rows(slice(6, None))
+    assert 60 < int((made.task == 5).sum()) < 140
+    assert set(made.task.tolist()) == {5, 7}
+    assert torch.equal(made.y // 2, (made.task == 7).long())
+
+
+def test_the_generator_learns_from_the_same_rows_with_the_same_weights():
+    dgr, seen, calls = small(), Capture(), []
+    learner = learner_of([dgr, Replay(20), seen])
+    learn(learner, 0, batches_of(2))
+    learn(learner, 1, batches_of(2, task=1))
+    dgr.apprentice.learn = lambda x, y, weight, chance: calls.append((x, y, weight))
+    learner.begin_task(2)
+    learner.observe(batches_of(1, task=2)[0])
+    [(x, y, weight)] = calls
+    batch = seen.batches[-1]
+    assert len(batch) == 18  # six new, six made, six from the memory, which are not its own
+    assert torch.equal(x, batch.x[:12])
+    assert torch.equal(y, batch.y[:12])
+    assert weight.tolist() == [1.0] * 6 + [2.0] * 6
+
+
+def test_it_learns_regression_with_the_last_models_answers():
+    net = MLP(3, hidden=(5,), outputs=1)
+    dgr, seen = small(), Capture()
+    learner = learner_of([dgr, seen], lambda: net, loss=nn.MSELoss())
+    batches = [Batch.of(b.x, b.x.sum(1, keepdim=True)) for b in batches_of(2)]
+    learn(learner, 0, batches)
+    before = copied(learner.parameters)
+    learner.begin_task(1)
+    learner.observe(batches[0])
+    made = seen.batches[-1]
+    torch.testing.assert_close(made.y[6:], taught(learner, made.x[6:], before))
+
+
+def test_bytes_are_replayed_as_bytes():
+    net = nn.Sequential(nn.Flatten(), MLP(4, hidden=(5,), outputs=2))
+    net.register_forward_pre_hook(lambda module, args: (args[0].float() / 255,))
+    dgr, seen = small(), Capture()
+    learner = learner_of([dgr, seen], lambda: net)
+    x = torch.randint(256, (6, 1, 2, 2), generator=torch.Generator().manual_seed(0)).byte()
+    batch = Batch.of(x, torch.tensor([0, 1, 0, 1, 0, 1]))
+    learn(learner, 0, [batch])
+    learner.begin_task(1)
+    learner.observe(batch)
+    assert (seen.batches[-1].x.dtype, seen.batches[-1].x.shape) == (torch.uint8, (12, 1, 2, 2))
+
+
+def test_a_collapsed_generator_is_noticed_at_the_end_of_its_task():
+    dgr = small(strict=True)
+    learner = learner_of(dgr)
+    rows = batches_of(8, rows=32)
+    with torch.no_grad():
+        for batch in rows:  # classes far apart
+            batch.x.add_(6 * F.one_hot(batch.y % 3, 3))
+    for _ in range(40):
+        for batch in rows:
+            if learner.current is None:
+                learner.begin_task(0)
+            learner.observe(batch)
+    dgr.apprentice.frozen = collapsed(dgr.apprentice.frozen)
+    state = dgr.state_dict()
+    with pytest.raises(GeneratorCollapsed, match=r"DGR has collapsed \(Fidelity\(overlap="):
+        learner.end_task(rows)
+    assert learner.current == 0
+    assert dgr.tasks == 0
+    assert dgr.reports == []
+    assert torch.equal(dgr.state_dict()["generator"], state["generator"])
+    del dgr.apprentice.frozen  # it has recovered
+    learner.end_task(rows)
+    [report] = dgr.reports
+    assert report["overlap"] > 0.5
+    assert report["distance"] < 1
+
+
+def collapsed(frozen):
+    """Generators that make one row for ever."""
+
+    def broken(weights):
+        net = frozen(weights)
+        net.sample = lambda rows, chance, y=None: torch.ones(rows, 3)
+        return net
+
+    return broken
+
+
+def test_reports_have_a_row_for_each_task():
+    dgr = small()
+    learner = learner_of(dgr)
+    for task in range(3):
+        learn(learner, task, batches_of(4, task=task))
+    assert len(dgr.reports) == 3
+    for report in dgr.reports:
+        assert report.keys() == {"overlap", "diversity", "distance"}
+        assert all(math.isfinite(value) for value in report.values())
+
+
+@pytest.mark.parametrize(
+    ("batch", "told"),
+    [
+        (Batch.of({"a": torch.zeros(2, 3)}, torch.zeros(2).long()), "dict"),
+        (Batch.of(torch.zeros(2, 3).long(), torch.zeros(2).long()), "torch.int64"),
+        (Batch.of(torch.full((2, 3), 2.0), torch.zeros(2).long()), "spans 2 to 2"),
+        (Batch.of(torch.zeros(2, 4), torch.zeros(2).long()), r"generator makes floats of shape"),
+        (Batch.of(torch.zeros(2, 3).byte(), torch.zeros(2).long()), "rows of torch.uint8"),
+        (Batch.of(torch.zeros(2, 3), torch.zeros(2, 2).long()), r"y has shape \(2, 2\)"),
+    ],
+)
+def test_rows_that_no_generator_makes_are_refused_before_the_step(batch, told):
+    dgr = small(scale=1.0)
+    learner = learner_of(dgr)
+    first = batches_of(1)[0]
+    learner.observe(Batch.of(first.x.sigmoid(), first.y))
+    before = copied(learner.parameters)
+    with pytest.raises(InvalidBatch, match=told):
+        learner.observe(batch)
+    assert all(torch.equal(before[name], p) for name, p in learner.parameters.items())
+
+
+def test_settings_without_sense_are_refused():
+    with pytest.raises(UnknownName, match="did you mean 'gan'"):
+        DGR("gam")
+    for settings in (
+        {"targets": "x"},
+        {"temperature": 0},
+        {"rows": -1},
+        {"width": 0},
+        {"scale": -1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            DGR(**settings)
