@@ -28,6 +28,7 @@ from lifelong.serve.config import Config
 from lifelong.serve.deployment import Deployment
 from lifelong.serve.events import Event
 from lifelong.serve.exported import LogStatus, TrainerStatus
+from lifelong.serve.intent import Intent, event_of
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.paging import Page
 from lifelong.serve.quarantine import refused
@@ -71,12 +72,14 @@ class Api:
                 self.registry, self.audit, self._snapshot, lambda: self.log.last
             )
             self.receipts = Receipts(config.folder / "erasures", self.audit)
+            self.intent = Intent(config.folder)
+            self._deciding_at = -math.inf
+            self.complete()
         except BaseException:
             self.log.close()
             raise
         self.appender = Appender(self.log)
         self._last_tick = 0  # rows may wait since before this process
-        self._deciding_at = -math.inf
         self.status = Status(
             config.folder, self.log, self.audit, self._serving, mode=config.release.mode
         )
@@ -107,17 +110,21 @@ class Api:
         Args:
             address: where it answers; asked for when it does, for the trainer to know.
         """
-        schema, _, keys = self.config.parts()
+        schema, _, _ = self.config.parts()
         serve = self.config.serve
         parts = Parts(
             schema=schema,
             holder=self.deployment.holder,
             submit=self.appender.send,
             find=self.log.find,
-            keys=self._with_trainer(keys),
+            keys=self._keys(),
             versions=self.versions,
             promote=self.promote,
             rollback=self.rollback,
+            previous=self.previous,
+            complete=lambda: _aside(self.complete),
+            intend=lambda decision: _aside(lambda: self.intent.begin(decision)),
+            intended=self.intended,
             challenge=self.challenge,
             withdraw=self.withdraw,
             judged=self.judged,
@@ -185,16 +192,45 @@ class Api:
 
         return await _aside(promote)
 
-    async def rollback(self, to: int | None, reason: str, who: str) -> int:
-        """Serve an earlier version: `to`, or the champion before this one."""
+    async def rollback(self, number: int, reason: str, who: str) -> int:
+        """Serve an earlier version."""
+        return await _aside(lambda: self.deployment.serve("rollback", number, reason, who))
 
-        def back() -> int:
-            number = self.registry.previous_champion() if to is None else to
-            if number is None:
-                raise RegistryError("there is no champion before this one to go back to")
-            return self.deployment.serve("rollback", number, reason, who)
+    async def previous(self) -> int:
+        """Return the champion before this one.
 
-        return await _aside(back)
+        Raises:
+            RegistryError: there is none.
+        """
+        number = await _aside(self.registry.previous_champion)
+        if number is None:
+            raise RegistryError("there is no champion before this one to go back to")
+        return number
+
+    def complete(self) -> None:
+        """Finish the decision that was begun and is not in the log, if there is one."""
+        decision = self.intent.pending()
+        if decision is None:
+            return
+        if self.log.find(decision["id"]) is None:
+            self._deciding_at = time.monotonic()
+            try:
+                self.deployment.repeat(decision)
+            except RegistryError as error:  # nobody was told that it was done
+                told = {"what": "a decision could not be completed", "why": str(error)}
+                _log.warning(json.dumps(told))
+            else:
+                self.log.append([event_of(decision)])
+        self.intent.end()
+
+    async def intended(self, decision: dict[str, Any], done: bool) -> None:
+        """End a decision that is logged or has changed nothing; else it is completed later."""
+
+        def end() -> None:
+            if done or not self.deployment.shows(decision["action"], decision["version"]):
+                self.intent.end()
+
+        await _aside(end)
 
     async def challenge(self, number: int, share: float, reason: str, who: str) -> int:
         """Have a version answer a share of the users."""
@@ -291,12 +327,11 @@ class Api:
     def _snapshot(self, number: int) -> Snapshot:
         return Snapshot(number, model_of(self.make, self.registry.load_weights(number)))
 
-    def _with_trainer(self, keys: Keys) -> Keys:
+    def _keys(self) -> Keys:
+        """Return the configured keys, and the trainer's own where there are any."""
         own = os.environ.get(INTERNAL)
-        if not self.config.keys or own is None:
-            return keys
-        made = [Key(k.name, frozenset(k.roles), k.sha256, k.rate) for k in self.config.keys]
-        return Keys([*made, Key("trainer", frozenset({"operate"}), hash_of(own))])
+        trainer = Key("trainer", frozenset({"operate"}), hash_of(own)) if own else None
+        return self.config.held(trainer)
 
     def _serving(self) -> tuple[int, int | None]:
         challenger = self.deployment.holder.challenger

@@ -212,12 +212,15 @@ class Config:
         rows = self.schema
         try:
             schema = Schema(tuple(rows.shape), classes=rows.classes, low=rows.low, high=rows.high)
-            held = Keys(
-                Key(key.name, frozenset(key.roles), key.sha256, key.rate) for key in self.keys
-            )
+            held = self.held()
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return schema, self.gate, held
+
+    def held(self, own: Key | None = None) -> Keys:
+        """Make the keys, with one of the service's own where any are asked for."""
+        made = [Key(key.name, frozenset(key.roles), key.sha256, key.rate) for key in self.keys]
+        return Keys([*made, own] if made and own is not None else made)
 
     def factory(self) -> Callable[[], Learner]:
         """Import the user's function.

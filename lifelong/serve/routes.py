@@ -7,10 +7,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import partial
 from queue import Full
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +21,7 @@ from lifelong.core.errors import LogError
 from lifelong.serve.auth import Keys, Refused
 from lifelong.serve.batching import Answer, MicroBatcher
 from lifelong.serve.events import Event
+from lifelong.serve.intent import event_of
 from lifelong.serve.paging import Page, page_of
 from lifelong.serve.records import Plain
 from lifelong.serve.schema import (
@@ -75,7 +75,11 @@ class Parts:
         versions: lists all versions.
         promote: (version, reason, who) makes that version the champion, in the registry and in
             `holder`, and returns its number. Doing it twice must do no harm.
-        rollback: (version or None for the one before, reason, who) likewise.
+        rollback: (version, reason, who) likewise.
+        previous: the version that was served before this one.
+        complete: finishes and logs the decision that a failure or a crash cut short, if any.
+        intend: has a decision on disk before it changes anything.
+        intended: is told that it is in the log (true), or that it failed (false).
         challenge: (version, share, reason, who) has a version answer that share of the users, and
             returns its number. Doing it twice must do no harm; nor with what follows.
         withdraw: (version, reason, who) has it answer nobody.
@@ -118,7 +122,11 @@ class Parts:
     keys: Keys = field(default_factory=Keys)
     versions: Callable[[], Awaitable[Sequence[dict[str, Any]]]] = _unsupported
     promote: Callable[[int, str, str], Awaitable[int]] = _unsupported
-    rollback: Callable[[int | None, str, str], Awaitable[int]] = _unsupported
+    rollback: Callable[[int, str, str], Awaitable[int]] = _unsupported
+    previous: Callable[[], Awaitable[int]] = _unsupported
+    complete: Callable[[], Awaitable[None]] = _nothing
+    intend: Callable[[dict[str, Any]], Awaitable[None]] = _nothing
+    intended: Callable[[dict[str, Any], bool], Awaitable[None]] = _nothing
     challenge: Callable[[int, float, str, str], Awaitable[int]] = _unsupported
     withdraw: Callable[[int, str, str], Awaitable[int]] = _unsupported
     judged: Callable[[int, str, list[str], dict[str, Any], bool, str], Awaitable[int]] = (
@@ -290,40 +298,47 @@ class Routes:
     async def promote(self, caller: str, body: bytes) -> Reply:
         """Serve a version."""
         request = decode(self._promote, body)
-        act = partial(self.parts.promote, request.version, request.reason, caller)
-        return await self._decide("promote", request.id, request.reason, caller, act)
+        asked = self._asked("promote", request, caller, version=request.version)
+        return await self._decide(
+            asked, lambda version: self.parts.promote(version, request.reason, caller)
+        )
 
     async def rollback(self, caller: str, body: bytes) -> Reply:
         """Serve an earlier version."""
         request = decode(self._rollback, body)
-        if request.discard and request.to is not None:
-            self.parts.learned_until(request.to)  # refused before anything is done
-        act = partial(self.parts.rollback, request.to, request.reason, caller)
+        asked = self._asked("rollback", request, caller, version=request.to)
         return await self._decide(
-            "rollback", request.id, request.reason, caller, act, discard=request.discard
+            asked,
+            lambda version: self.parts.rollback(version, request.reason, caller),
+            discard=request.discard,
         )
 
     async def challenge(self, caller: str, body: bytes) -> Reply:
         """Have a version answer a share of the users."""
         request = decode(self._challenge, body)
-        act = partial(self.parts.challenge, request.version, request.share, request.reason, caller)
-        more = {"share": request.share}
-        return await self._decide("challenge", request.id, request.reason, caller, act, more=more)
+        share = request.share
+        asked = self._asked("challenge", request, caller, version=request.version, share=share)
+        return await self._decide(
+            asked, lambda version: self.parts.challenge(version, share, request.reason, caller)
+        )
 
     async def withdraw(self, caller: str, body: bytes) -> Reply:
         """Have a version answer nobody."""
         request = decode(self._withdraw, body)
-        act = partial(self.parts.withdraw, request.version, request.reason, caller)
-        return await self._decide("withdraw", request.id, request.reason, caller, act)
+        asked = self._asked("withdraw", request, caller, version=request.version)
+        return await self._decide(
+            asked, lambda version: self.parts.withdraw(version, request.reason, caller)
+        )
 
     async def verdict(self, caller: str, body: bytes) -> Reply:
         """Keep what was found about a candidate, and recommend it if that is asked."""
         said = decode(self._judged, body)
-        facts = (said.version, said.verdict, said.reasons, said.report, said.recommend)
-        act = partial(self.parts.judged, *facts, caller)
-        reason = "; ".join(said.reasons)
-        more = {"verdict": said.verdict, "recommend": said.recommend}
-        return await self._decide("verdict", said.id, reason, caller, act, more=more)
+        facts = (said.verdict, said.reasons, said.report, said.recommend)
+        asked = self._asked("verdict", said, caller, version=said.version, verdict=said.verdict)
+        asked |= {"recommend": said.recommend}
+        return await self._decide(
+            asked, lambda version: self.parts.judged(version, *facts, caller), lasting=False
+        )
 
     async def candidate(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
         """Tell what is on trial, what came of it, and what is recommended."""
@@ -395,41 +410,64 @@ class Routes:
         offsets = await self._record(events)
         return Reply(202, {"ids": [event.id for event in events], "offsets": offsets})
 
+    def _asked(self, action: str, request: Any, caller: str, **facts: Any) -> dict[str, Any]:
+        """Put a decision down as the log is to have it."""
+        named, said = f"decision:{request.id or _new_id()}", isinstance(request, Judged)
+        reason = "; ".join(request.reasons) if said else request.reason
+        known = {"id": named, "time": self.parts.clock(), "action": action}
+        return {**known, "reason": reason, "by": caller, **facts}
+
     async def _decide(
         self,
-        action: str,
-        id: str | None,
-        reason: str,
-        caller: str,
-        act: Callable[[], Awaitable[int]],
+        asked: dict[str, Any],
+        act: Callable[[int], Awaitable[int]],
         discard: bool = False,
-        more: Mapping[str, Any] | None = None,
+        lasting: bool = True,
     ) -> Reply:
-        id = f"decision:{id or _new_id()}"
+        """Carry out a decision and log it, once for each id.
+
+        Args:
+            asked: the decision, whose version may be None for the one that was served before.
+            act: carries it out.
+            discard: whether the learner goes back, too.
+            lasting: whether it is completed after a crash, or has to be sent again.
+        """
+        id, action, parts = asked["id"], asked["action"], self.parts
         async with self._deciding:
+            await parts.complete()
             # Sent again after a crash, a decision must not undo what was decided since.
-            known = self.parts.find(id)
+            known = parts.find(id)
             if known is not None and known.data.get("action") != action:
                 what = f"{id[:60]!r} is the id of another decision"
                 raise Refused(409, what, "send another id")
             if known is None:
-                number = await act()
-                data = {
-                    "action": action,
-                    "version": number,
-                    "reason": reason,
-                    "by": caller,
-                    **(more or {}),
-                }
-                if discard:
-                    data["discard_after"] = self.parts.learned_until(number)
-                    await self.parts.bar(data["discard_after"])
-                known = Event("decision", id, self.parts.clock(), data, source=caller)
-                [offset] = await self._record([known])
+                if asked["version"] is None:
+                    asked["version"] = await parts.previous()
+                if discard:  # refused before anything is done
+                    asked["discard_after"] = parts.learned_until(asked["version"])
+                offset = await self._carry_out(asked, act, lasting)
             else:
-                offset = known.offset
-        version = known.data["version"]
-        return Reply(200, {"id": id, "action": action, "version": version, "offset": offset})
+                asked, offset = known.data, known.offset
+        return Reply(
+            200, {"id": id, "action": action, "version": asked["version"], "offset": offset}
+        )
+
+    async def _carry_out(
+        self, asked: dict[str, Any], act: Callable[[int], Awaitable[int]], lasting: bool
+    ) -> int:
+        if lasting:
+            await self.parts.intend(asked)
+        done = False
+        try:
+            await act(asked["version"])
+            if "discard_after" in asked:
+                await self.parts.bar(asked["discard_after"])
+            [offset] = await self._record([event_of(asked)])
+            done = True
+        finally:
+            if lasting:
+                await self.parts.intended(asked, done)
+        return offset
 
     async def _record(self, events: list[Event]) -> list[int]:
         """Log events and return their offsets; say which cannot be, the others are."""

@@ -100,8 +100,8 @@ class FakeVersions:
         self.served.append(version)
         return version
 
-    async def rollback(self, to: int | None, reason: str, who: str) -> int:
-        return await self.promote(self.served[-2] if to is None else to, reason, who)
+    async def previous(self) -> int:
+        return self.served[-2]
 
     async def challenge(self, version: int, share: float, reason: str, who: str) -> int:
         self.holder.challenger = numbered(version)
@@ -177,7 +177,8 @@ def parts(events: FakeLog | None = None, **settings) -> Parts:
         "keys": all_keys(),
         "versions": versions.versions,
         "promote": versions.promote,
-        "rollback": versions.rollback,
+        "rollback": versions.promote,
+        "previous": versions.previous,
         "challenge": versions.challenge,
         "withdraw": versions.withdraw,
         "judged": versions.judged,
