@@ -260,12 +260,12 @@ class Api:
 
         return await _aside(tell)
 
-    async def erase(self, subject: str, who: str, erasure: int) -> int:
+    async def erase(self, subject: str, who: str, erasure: int, facts: dict[str, Any]) -> int:
         """Remove what the log holds of a subject."""
         del who  # named when it is done
 
         def remove() -> int:
-            self.receipts.accepted(erasure, subject, self.log.offsets_of(subject))
+            self.receipts.accepted(erasure, subject, self.log.offsets_of(subject), facts)
             return self.log.erase(subject)
 
         return await _aside(remove)
@@ -290,10 +290,12 @@ class Api:
 
     def traces_of(self, subject: str) -> dict[str, Any]:
         """Tell what was learned from a subject's events that the log no longer has."""
-        traces = self.log.traces_of(subject)
-        if traces.none:
-            return {}
-        return {"forget": traces.rows, "first": traces.first, "unknown": traces.unknown}
+        self._deciding_at = time.monotonic()  # else more may be trimmed before it is removed
+        traces, earlier = self.log.traces_of(subject), self.receipts.trimmed(subject)
+        told: dict[str, Any] = {"earlier": earlier} if earlier else {}
+        if not traces.none:
+            told |= {"forget": traces.rows, "first": traces.first, "unknown": traces.unknown}
+        return told
 
     def learned_until(self, number: int) -> int:
         """Return the last offset that a version has learned from; the log stays as it is.

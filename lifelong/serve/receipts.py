@@ -58,13 +58,32 @@ class Receipts:
         """Return the salted hash that stands for a subject."""
         return pseudonym(subject, self._salt)
 
-    def accepted(self, erasure: int, subject: str, offsets: Iterable[int]) -> None:
+    def trimmed(self, subject: str) -> int:
+        """Count the rows of a subject whose trace earlier erasures had to leave in the weights.
+
+        It stays there: a later erasure, which finds no more of these rows, is not exact either.
+        """
+        named, found = self.name(subject), 0
+        for path in self.folder.glob("*.json"):
+            receipt = self.get(int(path.stem)) or {}
+            if receipt.get("subject") == named:
+                found = max(found, int(receipt.get("trimmed", 0)))
+        return found
+
+    def accepted(
+        self,
+        erasure: int,
+        subject: str,
+        offsets: Iterable[int],
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Begin a receipt, or add to one that a crash left behind.
 
         Args:
             erasure: the offset of the erasure's event, which is the receipt's name.
             subject: whose events are to be removed.
             offsets: of these events.
+            facts: whether it is exact, and what is known of rows that were trimmed.
         """
         with self._one:
             receipt = self.get(erasure) or {
@@ -73,6 +92,7 @@ class Receipts:
                 "state": "accepted",
                 "times": {"accepted": time.time()},
                 "events": {"offsets": [], "removed": 0},
+                **(facts or {}),
             }
             known = {
                 n for first, last in receipt["events"]["offsets"] for n in range(first, last + 1)

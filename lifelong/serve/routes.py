@@ -85,8 +85,9 @@ class Parts:
         withdraw: (version, reason, who) has it answer nobody.
         judged: (version, verdict, reasons, report, whether to recommend it, who) keeps a verdict.
         candidate: tells what is on trial, what came of it, and what is recommended.
-        erase: (subject, who, offset of the erasure's event) removes what the api itself keeps of a
-            subject, and returns how many events. The event for the trainer is in the log before.
+        erase: (subject, who, offset of the erasure's event, how exact it is) removes what the api
+            itself keeps of a subject, and returns how many events. The event for the trainer is in
+            the log before.
         removed: (offset of the erasure's event, events, offset that a learner has to be past, who)
             is told when that is done.
         erased: (state, offset, facts) is told how far the trainer has come with all erasures up to
@@ -98,7 +99,8 @@ class Parts:
         audit: returns a page of the decisions.
         first_of: the offset of the first event of a subject; of the next event if there is none.
         traces_of: what was learned from a subject's events that the log no longer has, for the
-            erasure event: {"forget": keys of rows, "first": offset, "unknown": offset}.
+            erasure event: {"forget": keys of rows, "first": offset, "unknown": offset, "earlier":
+            rows that earlier erasures could not take out of the weights}.
         learned_until: the last offset that a version had learned from.
         bar: has no version that learned from events after an offset promoted any more.
         choose: who answers a subject, or the id of a request without one.
@@ -133,7 +135,7 @@ class Parts:
         _unsupported
     )
     candidate: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
-    erase: Callable[[str, str, int], Awaitable[int]] = _unsupported
+    erase: Callable[[str, str, int, dict[str, Any]], Awaitable[int]] = _unsupported
     removed: Callable[[int, int, int, str], Awaitable[None]] = _nothing
     erased: Callable[[str, int, dict[str, Any]], Awaitable[list[int]]] = _unsupported
     receipt: Callable[[int], Awaitable[dict[str, Any] | None]] = _unsupported
@@ -359,15 +361,16 @@ class Routes:
             [offset] = await self._record([replace(event, source=caller)])
         else:
             data, offset = known.data, known.offset
-        events = await self.parts.erase(request.subject, caller, offset)
+        trimmed = len(data.get("forget", ())) + data.get("earlier", 0)
+        unknown = data.get("unknown", 0)
+        facts = {"exact": not trimmed and not unknown, "trimmed": trimmed, "unknown_until": unknown}
+        events = await self.parts.erase(request.subject, caller, offset, facts)
         # And one after: what came in between may have been learned before it was removed.
         again = {"first": offset}
         done = Event("erasure", f"{id}:done", self.parts.clock(), again, subject=named)
         [until] = await self._record([replace(done, source=caller)])
         await self.parts.removed(offset, events, until, caller)
-        trimmed, unknown = len(data.get("forget", ())), data.get("unknown", 0)
-        exact = {"exact": not trimmed and not unknown, "trimmed": trimmed, "unknown_until": unknown}
-        return Reply(202, {"id": id, "offset": offset, **exact})
+        return Reply(202, {"id": id, "offset": offset, **facts})
 
     async def erasure(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
         """Tell how far an erasure has come; `body` is its id."""

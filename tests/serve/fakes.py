@@ -119,9 +119,9 @@ class FakeVersions:
     async def candidate(self):
         return {"mode": "recommend", "recommended": 4}
 
-    async def erase(self, subject: str, who: str, erasure: int) -> int:
+    async def erase(self, subject: str, who: str, erasure: int, facts: dict) -> int:
         self.erased.append(subject)
-        self.receipts[erasure] = {"erasure": erasure, "state": "accepted"}
+        self.receipts[erasure] = {"erasure": erasure, "state": "accepted", **facts}
         return 3
 
     async def removed(self, erasure: int, events: int, until: int, who: str) -> None:
