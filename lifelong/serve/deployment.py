@@ -196,8 +196,9 @@ class Deployment:
         back; versions that it makes when it has gone back are others.
         """
         with self._one:
-            newly = {v.number for v in self.registry.versions() if v.last_offset > offset}
-            barred = self._barred | newly
+            known = {v.number: v.last_offset for v in self.registry.versions()}
+            newly = {number for number, last in known.items() if last > offset}
+            barred = (self._barred | newly) & known.keys()
             write_json(self.registry.folder / BARRED, {"versions": sorted(barred)})
             self._barred = barred
 
