@@ -295,6 +295,9 @@ def _audit(options: argparse.Namespace) -> int:
         found += past_commands.reproduce(options.reproduce, options.folder, options.config)
     for problem in found:
         print(problem)
+    if (gone := audit.cut(options.folder / "audit.jsonl")) is not None:
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(gone["time"]))
+        print(f"the decisions begin after entry {gone['upto']}: those up to {when} UTC were cut")
     print(f"{len(found)} problems in the log, the decisions and {len(versions)} versions")
     return 1 if found else 0
 

@@ -101,6 +101,7 @@ class Api:
             kept.keep,
             remember=kept.remember,
             compact=kept.compact,
+            decisions=kept.decisions,
             held=lambda: time.monotonic() - self._deciding_at < HELD,
         )
 
