@@ -88,7 +88,7 @@ def predicting_app(log: str, threaded: bool, stack: contextlib.ExitStack) -> Any
 
     from lifelong.serve.app import create_app
     from lifelong.serve.auth import Key, Keys, hash_of
-    from lifelong.serve.routes import Parts
+    from lifelong.serve.parts import Parts
     from lifelong.serve.schema import Schema
     from lifelong.serve.snapshot import Holder, Snapshot
 

@@ -31,11 +31,11 @@ from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.intent import Intent, event_of
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.paging import Page
+from lifelong.serve.parts import Parts
 from lifelong.serve.quarantine import refused
 from lifelong.serve.receipts import Receipts
 from lifelong.serve.registry import Registry
 from lifelong.serve.retention import Retention
-from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Snapshot
 from lifelong.serve.status import Status
 from lifelong.serve.versions import write_json

@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from queue import Full
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-from prometheus_client import CollectorRegistry
 
 from lifelong.core.errors import LogError
-from lifelong.serve.auth import Keys, Refused
+from lifelong.serve.auth import Refused
 from lifelong.serve.batching import Answer, MicroBatcher
+from lifelong.serve.decisions import Decisions, new_id
 from lifelong.serve.events import Event
-from lifelong.serve.intent import event_of
-from lifelong.serve.paging import Page, page_of
+from lifelong.serve.paging import page_of
+from lifelong.serve.parts import Parts, Reply
 from lifelong.serve.records import Plain
 from lifelong.serve.schema import (
     Challenge,
@@ -35,129 +33,11 @@ from lifelong.serve.schema import (
     Predict,
     Promote,
     Rollback,
-    Schema,
     Withdraw,
     decode,
 )
-from lifelong.serve.snapshot import Holder
-from lifelong.serve.traffic import Choice
 
 _log = logging.getLogger("lifelong.serve")
-
-
-class Reply(NamedTuple):
-    """An HTTP status and what is sent as JSON."""
-
-    status: int
-    content: Any
-
-
-async def _unsupported(*_: object) -> Any:
-    raise Refused(501, "this service was started without that", "start it with a registry")
-
-
-async def _nothing(*_: object) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the service is made of.
-
-    Attributes:
-        schema: of rows and labels.
-        holder: the versions that answer.
-        submit: adds an event to the log; the future gets its offset once it is durable. Raises
-            `queue.Full` at once where there is no room. The future fails with a `LogError`, which
-            is a ValueError too where only this event is at fault: its id has another content.
-        find: looks an event up by id; is called in the event loop's thread.
-        keys: who may do what.
-        versions: lists all versions.
-        promote: (version, reason, who) makes that version the champion, in the registry and in
-            `holder`, and returns its number. Doing it twice must do no harm.
-        rollback: (version, reason, who) likewise.
-        previous: the version that was served before this one.
-        complete: finishes and logs the decision that a failure or a crash cut short, if any.
-        intend: has a decision on disk before it changes anything.
-        intended: is told that it is in the log (true), or that it failed (false).
-        challenge: (version, share, reason, who) has a version answer that share of the users, and
-            returns its number. Doing it twice must do no harm; nor with what follows.
-        withdraw: (version, reason, who) has it answer nobody.
-        judged: (version, verdict, reasons, report, whether to recommend it, who) keeps a verdict.
-        candidate: tells what is on trial, what came of it, and what is recommended.
-        erase: (subject, who, offset of the erasure's event, how exact it is) removes what the api
-            itself keeps of a subject, and returns how many events. The event for the trainer is in
-            the log before.
-        removed: (offset of the erasure's event, events, offset that a learner has to be past, who)
-            is told when that is done.
-        erased: (state, offset, facts) is told how far the trainer has come with all erasures up to
-            an offset, and returns which those were.
-        receipt: of an erasure, by its event's offset; None if there is none.
-        named: what a subject is called in an erasure's event, which stays in the log.
-        status: returns everything that the console shows.
-        quarantine: returns a page of the rows that were not learned from.
-        audit: returns a page of the decisions.
-        first_of: the offset of the first event of a subject; of the next event if there is none.
-        traces_of: what was learned from a subject's events that the log no longer has, for the
-            erasure event: {"forget": keys of rows, "first": offset, "unknown": offset, "earlier":
-            rows that earlier erasures could not take out of the weights}.
-        learned_until: the last offset that a version had learned from.
-        bar: has no version that learned from events after an offset promoted any more.
-        choose: who answers a subject, or the id of a request without one.
-        not_ready: why no requests should be sent here now; None if they should.
-        log: "durable" answers a prediction once its event is; "async" at once. In both, a
-            prediction whose event finds no room is refused, and labels and examples are durable.
-        batch_rows: rows in a batch of the model, and in one request at most.
-        most_waiting: rows that may wait for the model.
-        threaded: whether the model computes in a thread of its own.
-        most_bytes: of a request's body.
-        most_events: labels or examples in one request.
-        seconds_to_send: in which a request's body must have come.
-        metrics: what /metrics shows; the service adds its own.
-        clock: seconds since 1970, for the time of events.
-    """
-
-    schema: Schema
-    holder: Holder
-    submit: Callable[[Event], Future[int] | asyncio.Future[int]]
-    find: Callable[[str], Event | None]
-    keys: Keys = field(default_factory=Keys)
-    versions: Callable[[], Awaitable[Sequence[dict[str, Any]]]] = _unsupported
-    promote: Callable[[int, str, str], Awaitable[int]] = _unsupported
-    rollback: Callable[[int, str, str], Awaitable[int]] = _unsupported
-    previous: Callable[[], Awaitable[int]] = _unsupported
-    complete: Callable[[], Awaitable[None]] = _nothing
-    intend: Callable[[dict[str, Any]], Awaitable[None]] = _nothing
-    intended: Callable[[dict[str, Any], bool], Awaitable[None]] = _nothing
-    challenge: Callable[[int, float, str, str], Awaitable[int]] = _unsupported
-    withdraw: Callable[[int, str, str], Awaitable[int]] = _unsupported
-    judged: Callable[[int, str, list[str], dict[str, Any], bool, str], Awaitable[int]] = (
-        _unsupported
-    )
-    candidate: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
-    erase: Callable[[str, str, int, dict[str, Any]], Awaitable[int]] = _unsupported
-    removed: Callable[[int, int, int, str], Awaitable[None]] = _nothing
-    erased: Callable[[str, int, dict[str, Any]], Awaitable[list[int]]] = _unsupported
-    receipt: Callable[[int], Awaitable[dict[str, Any] | None]] = _unsupported
-    named: Callable[[str], str] = str
-    status: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
-    quarantine: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
-    audit: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
-    first_of: Callable[[str], int] = lambda _: 1
-    traces_of: Callable[[str], dict[str, Any]] = lambda _: {}
-    learned_until: Callable[[int], int] = lambda _: 0
-    bar: Callable[[int], Awaitable[None]] = _nothing
-    choose: Callable[[str], Choice] = lambda _: Choice("champion")
-    not_ready: Callable[[], str | None] = lambda: None
-    log: Literal["durable", "async"] = "durable"
-    batch_rows: int = 64
-    most_waiting: int = 1024
-    threaded: bool = False
-    most_bytes: int = 1_000_000
-    most_events: int = 1000
-    seconds_to_send: float = 30.0
-    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
-    clock: Callable[[], float] = time.time
 
 
 class Routes:
@@ -186,7 +66,7 @@ class Routes:
         self._on_event = on_event
         self.lost: str | None = None
         """Why the newest event that was acknowledged before it was durable never became so."""
-        self._deciding = asyncio.Lock()
+        self._decisions = Decisions(parts, self._record)
         self._predict = msgspec.json.Decoder(Predict)
         self._labels = msgspec.json.Decoder(Label | list[Label])
         self._examples = msgspec.json.Decoder(Example | list[Example])
@@ -212,7 +92,7 @@ class Routes:
         else:
             rows = schema.rows(several, self.parts.batch_rows)
             features = schema.numbers(several, rows=True)
-        id = request.id or _new_id()
+        id = request.id or new_id()
         tasks = None if request.task is None else np.full(len(rows), request.task, np.int64)
         choice = self.parts.choose(request.subject or id)
         answer = await self.batcher.submit(rows, tasks, choice.arm)
@@ -268,7 +148,7 @@ class Routes:
             schema.row(example.x, name + "x")
             data = {"x": schema.numbers(example.x), "y": schema.label(example.y, name + "y")}
             data |= {"slice": example.slice} if example.slice else {}
-            id = example.id or _new_id()
+            id = example.id or new_id()
             event = Event("example", id, self.parts.clock(), data)
             events.append(replace(event, task=example.task, subject=example.subject, source=caller))
         return await self._accepted(events)
@@ -300,16 +180,16 @@ class Routes:
     async def promote(self, caller: str, body: bytes) -> Reply:
         """Serve a version."""
         request = decode(self._promote, body)
-        asked = self._asked("promote", request, caller, version=request.version)
-        return await self._decide(
+        asked = self._decisions.asked("promote", request, caller, version=request.version)
+        return await self._decisions.decide(
             asked, lambda version: self.parts.promote(version, request.reason, caller)
         )
 
     async def rollback(self, caller: str, body: bytes) -> Reply:
         """Serve an earlier version."""
         request = decode(self._rollback, body)
-        asked = self._asked("rollback", request, caller, version=request.to)
-        return await self._decide(
+        asked = self._decisions.asked("rollback", request, caller, version=request.to)
+        return await self._decisions.decide(
             asked,
             lambda version: self.parts.rollback(version, request.reason, caller),
             discard=request.discard,
@@ -319,16 +199,18 @@ class Routes:
         """Have a version answer a share of the users."""
         request = decode(self._challenge, body)
         share = request.share
-        asked = self._asked("challenge", request, caller, version=request.version, share=share)
-        return await self._decide(
+        asked = self._decisions.asked(
+            "challenge", request, caller, version=request.version, share=share
+        )
+        return await self._decisions.decide(
             asked, lambda version: self.parts.challenge(version, share, request.reason, caller)
         )
 
     async def withdraw(self, caller: str, body: bytes) -> Reply:
         """Have a version answer nobody."""
         request = decode(self._withdraw, body)
-        asked = self._asked("withdraw", request, caller, version=request.version)
-        return await self._decide(
+        asked = self._decisions.asked("withdraw", request, caller, version=request.version)
+        return await self._decisions.decide(
             asked, lambda version: self.parts.withdraw(version, request.reason, caller)
         )
 
@@ -336,9 +218,11 @@ class Routes:
         """Keep what was found about a candidate, and recommend it if that is asked."""
         said = decode(self._judged, body)
         facts = (said.verdict, said.reasons, said.report, said.recommend)
-        asked = self._asked("verdict", said, caller, version=said.version, verdict=said.verdict)
+        asked = self._decisions.asked(
+            "verdict", said, caller, version=said.version, verdict=said.verdict
+        )
         asked |= {"recommend": said.recommend}
-        return await self._decide(
+        return await self._decisions.decide(
             asked, lambda version: self.parts.judged(version, *facts, caller), lasting=False
         )
 
@@ -349,7 +233,7 @@ class Routes:
     async def erase(self, caller: str, body: bytes) -> Reply:
         """Have a subject forgotten."""
         request = decode(self._erase, body)
-        id = f"erasure:{request.id or _new_id()}"
+        id = f"erasure:{request.id or new_id()}"
         named = self.parts.named(request.subject)
         # The event first: what follows can be done again, an erasure nobody knows of cannot.
         known = self.parts.find(id)
@@ -413,65 +297,6 @@ class Routes:
         offsets = await self._record(events)
         return Reply(202, {"ids": [event.id for event in events], "offsets": offsets})
 
-    def _asked(self, action: str, request: Any, caller: str, **facts: Any) -> dict[str, Any]:
-        """Put a decision down as the log is to have it."""
-        named, said = f"decision:{request.id or _new_id()}", isinstance(request, Judged)
-        reason = "; ".join(request.reasons) if said else request.reason
-        known = {"id": named, "time": self.parts.clock(), "action": action}
-        return {**known, "reason": reason, "by": caller, **facts}
-
-    async def _decide(
-        self,
-        asked: dict[str, Any],
-        act: Callable[[int], Awaitable[int]],
-        discard: bool = False,
-        lasting: bool = True,
-    ) -> Reply:
-        """Carry out a decision and log it, once for each id.
-
-        Args:
-            asked: the decision, whose version may be None for the one that was served before.
-            act: carries it out.
-            discard: whether the learner goes back, too.
-            lasting: whether it is completed after a crash, or has to be sent again.
-        """
-        id, action, parts = asked["id"], asked["action"], self.parts
-        async with self._deciding:
-            await parts.complete()
-            # Sent again after a crash, a decision must not undo what was decided since.
-            known = parts.find(id)
-            if known is not None and known.data.get("action") != action:
-                what = f"{id[:60]!r} is the id of another decision"
-                raise Refused(409, what, "send another id")
-            if known is None:
-                if asked["version"] is None:
-                    asked["version"] = await parts.previous()
-                if discard:  # refused before anything is done
-                    asked["discard_after"] = parts.learned_until(asked["version"])
-                offset = await self._carry_out(asked, act, lasting)
-            else:
-                asked, offset = known.data, known.offset
-        return Reply(
-            200, {"id": id, "action": action, "version": asked["version"], "offset": offset}
-        )
-
-    async def _carry_out(
-        self, asked: dict[str, Any], act: Callable[[int], Awaitable[int]], lasting: bool
-    ) -> int:
-        if lasting:
-            await self.parts.intend(asked)
-        done = False
-        try:
-            await act(asked["version"])
-            if "discard_after" in asked:
-                await self.parts.bar(asked["discard_after"])
-            [offset] = await self._record([event_of(asked)])
-            done = True
-        finally:
-            if lasting:
-                await self.parts.intended(asked, done)
-        return offset
-
     async def _record(self, events: list[Event]) -> list[int]:
         """Log events and return their offsets; say which cannot be, the others are."""
         results = await self._append(events)
@@ -530,10 +355,6 @@ class Routes:
         elif not isinstance(error, ValueError):  # else the log has a first one of that id
             self.lost = str(error)
             _log.error("the log refused a prediction that was answered: %s", error)
-
-
-def _new_id() -> str:
-    return os.urandom(16).hex()
 
 
 def _result(future: Future[int] | asyncio.Future[int]) -> asyncio.Future[int]:

@@ -18,7 +18,7 @@ from lifelong.serve.app import create_app
 from lifelong.serve.auth import ROLES, Key, Keys, hash_of
 from lifelong.serve.batching import Busy
 from lifelong.serve.events import Event
-from lifelong.serve.routes import Parts
+from lifelong.serve.parts import Parts
 from lifelong.serve.schema import Schema
 from lifelong.serve.snapshot import Holder, Snapshot
 

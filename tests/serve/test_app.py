@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lifelong.core.errors import LogError, UnknownTask
-from lifelong.serve.app import ROUTES
 from lifelong.serve.auth import ROLES, Key, Keys, hash_of
 from lifelong.serve.schema import Schema
 from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.table import ROUTES
 from lifelong.serve.traffic import Choice
 
 BODIES = {

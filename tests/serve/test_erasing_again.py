@@ -1,25 +1,14 @@
 """A second erasure of one person claims no more than the first could do."""
 
-import shutil
-
 import pytest
 from small_service import examples
-from test_intent import ask
-from test_service import CONFIG, MODEL
+from test_intent import ask, config, whole  # noqa: F401
 
 from lifelong.serve.api import Api
-from lifelong.serve.config import Config
-from lifelong.serve.supervisor import prepare
 
 
 @pytest.fixture
-def api(tmp_path, tables):
-    (tmp_path / "model.py").write_text(MODEL)
-    (tmp_path / "service.yaml").write_text(CONFIG.replace("PORT", "0"))
-    config = Config.read(tmp_path / "service.yaml")
-    config.folder.mkdir()
-    shutil.copyfile(tables, config.folder / "registry.db")
-    prepare(config)
+def api(config):  # noqa: F811
     api = Api(config)
     yield api
     api.close()

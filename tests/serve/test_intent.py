@@ -22,14 +22,12 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, tables):
+def whole(tmp_path_factory):
     """A service's folder in which version 4 is served, after 1, 2 and 3; not to be changed."""
     tmp_path = tmp_path_factory.mktemp("whole")
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "service.yaml").write_text(CONFIG.replace("PORT", "0"))
     config = Config.read(tmp_path / "service.yaml")
-    config.folder.mkdir()
-    shutil.copyfile(tables, config.folder / "registry.db")
     prepare(config)
     api = Api(config)
     weights = api.registry.load_weights(1)
