@@ -56,7 +56,6 @@ folder: state
 schema: {shape: [6], classes: 4}
 train: {deviations: 0}
 gate: {forgetting: 0.99}
-release: {guard: {floor: 0.6}}
 serve: {port: PORT}
 """
 

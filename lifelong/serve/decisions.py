@@ -10,8 +10,8 @@ from typing import Any
 from lifelong.serve.auth import Refused
 from lifelong.serve.events import Event
 from lifelong.serve.intent import event_of
+from lifelong.serve.messages import Judged
 from lifelong.serve.parts import Parts, Reply
-from lifelong.serve.schema import Judged
 
 
 class Decisions:

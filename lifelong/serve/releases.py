@@ -11,8 +11,9 @@ from torch import Tensor
 from lifelong.core import restore
 from lifelong.core.batch import Batch
 from lifelong.serve.bounds import Bounds
+from lifelong.serve.comparison import Comparison, Evidence, Judgement
 from lifelong.serve.config import Release
-from lifelong.serve.gate import Comparison, Evidence, Gate, Judgement
+from lifelong.serve.gate import Gate
 from lifelong.serve.purge import Purge
 from lifelong.serve.registry import Registry, served
 from lifelong.serve.rollout import Exposure, Live, Rollout

@@ -19,23 +19,22 @@ from lifelong.serve.auth import Refused
 from lifelong.serve.batching import Answer, MicroBatcher
 from lifelong.serve.decisions import Decisions, new_id
 from lifelong.serve.events import Event
-from lifelong.serve.paging import page_of
-from lifelong.serve.parts import Parts, Reply
-from lifelong.serve.records import Plain
-from lifelong.serve.schema import (
+from lifelong.serve.messages import (
     Challenge,
     Erase,
     Erased,
     Example,
     Judged,
     Label,
-    Malformed,
     Predict,
     Promote,
     Rollback,
     Withdraw,
-    decode,
 )
+from lifelong.serve.paging import page_of
+from lifelong.serve.parts import Parts, Reply
+from lifelong.serve.records import Plain
+from lifelong.serve.schema import Malformed, decode
 
 _log = logging.getLogger("lifelong.serve")
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lifelong.serve.auth import Role
-from lifelong.serve.parts import Reply
-from lifelong.serve.routes import Routes
-from lifelong.serve.schema import (
+from lifelong.serve.messages import (
     Challenge,
     Erase,
     Erased,
@@ -21,6 +19,8 @@ from lifelong.serve.schema import (
     Rollback,
     Withdraw,
 )
+from lifelong.serve.parts import Reply
+from lifelong.serve.routes import Routes
 
 
 @dataclass(frozen=True)
