@@ -1,10 +1,13 @@
 """Durable events a second: labels through the group commit, and one commit each.
 
-python benchmarks/event_log.py [--seconds 5] [--folder DIR] [--clients 16]
+python benchmarks/event_log.py [--seconds 5] [--folder DIR] [--clients 16] [--compact ROWS]
 
 Every event counted is on disk (WAL, synchronous=FULL) and its offset known to the client that sent
 it. A client keeps `in flight` labels on their way, as an HTTP server does for its open requests,
 and sends the next when the oldest is acknowledged. The folder decides: use a disk, not a tmpfs.
+
+With --compact: the longest wait of one append at a time while a log of so many rows, half of them
+trimmed, is compacted; beside it with SQLite's own VACUUM of the same file, and with neither.
 """
 
 from __future__ import annotations
@@ -98,12 +101,51 @@ def measure(name: str, folder: Path, clients: int, seconds: float, in_flight: in
     return rate
 
 
+def compact(folder: Path, rows: int) -> None:
+    """Print how long appends wait while the file is compacted."""
+    print(f"{'':<24}{'seconds':>9}{'appends':>9}{'p50 ms':>9}{'p99 ms':>9}{'longest ms':>12}")
+    with tempfile.TemporaryDirectory(dir=folder) as inside, SQLiteLog(inside, write=True) as log:
+        for start in range(0, rows, 1000):
+            data = {"x": [0.123] * 64}
+            ids = (f"{n * 7919 % rows:09d}-{n}" for n in range(start, start + 1000))
+            log.append([Event("prediction", id, 0.0, data, subject=id) for id in ids])
+        log.trim(rows // 2)
+        size = log._store.path.stat().st_size / 1e6
+
+        def vacuum() -> None:
+            with log._store.lock:
+                db = log._store.writer
+                assert db is not None
+                db.execute("VACUUM")
+                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+        works = {"nothing": lambda: time.sleep(2), "in steps": log.rewrite, "VACUUM": vacuum}
+        for place, (name, work) in enumerate(works.items()):
+            thread, waits = threading.Thread(target=work), list[float]()
+            begun = time.perf_counter()
+            thread.start()
+            while thread.is_alive():
+                start_ = time.perf_counter()
+                log.append([label(place, len(waits))])
+                waits.append(time.perf_counter() - start_)
+            took = time.perf_counter() - begun
+            cuts = [1000 * cut for cut in statistics.quantiles([*waits, waits[-1]], n=100)]
+            longest = 1000 * max(waits)
+            figures = f"{took:>9.1f}{len(waits):>9}{cuts[49]:>9.2f}{cuts[98]:>9.2f}{longest:>12.1f}"
+            print(f"{name:<24}{figures}")
+    print(f"a file of {size:.0f} MB; load {os.getloadavg()[0]:.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--compact", type=int, default=0, metavar="ROWS")
     options = parser.parse_args()
+    if options.compact:
+        compact(options.folder, options.compact)
+        return
     print(
         f"SQLite {apsw.sqlite_lib_version()}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores, {options.clients} client threads, {options.seconds:g} s each"

@@ -103,7 +103,7 @@ def request(chance: random.Random) -> bytes:
 
 
 def status_of(port: int, sent: bytes) -> str:
-    """Send bytes, and return the status of the answer; "closed" where none comes."""
+    """Send bytes, and return the status of the answer; "closed" or "late" where none comes."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         try:
             connection.sendall(sent)
@@ -112,6 +112,8 @@ def status_of(port: int, sent: bytes) -> str:
             pass
         try:
             parts = connection.recv(4096).split(b" ", 2)
+        except TimeoutError:  # open still: the machine is busy, or somebody waits for ever
+            return "late"
         except OSError:
             return "closed"
     return parts[1].decode("latin-1") if len(parts) > 1 else "closed"
@@ -128,6 +130,9 @@ def run(service: Running, requests: int, seed: int) -> tuple[Counter[str], int, 
         found[status] += 1
         if status.startswith("5"):
             raise SystemExit(f"answered with {status}: {sent[:500]!r}")
+        if status in ("closed", "late"):
+            again = Counter(status_of(service.port, sent) for _ in range(5))
+            print(f"{status}: request {number}, {sent[:300]!r}; sent again: {dict(again)}")
         if number == requests // 10:
             before = service.rss("api")
     return found, before, service.rss("api")

@@ -1,12 +1,16 @@
 """Time single-row predictions over HTTP against a route of FastAPI that does nothing.
 
     python benchmarks/serving.py [--seconds 3] [--clients 16] [--threaded]
-                                 [--log memory|async|durable]
+                                 [--log memory|async|durable] [--learning]
 
 Each app runs under uvicorn (uvloop, httptools) in its own process on one thread; the model is an
 MLP 64-100-100-10. The load comes from wrk where it is on PATH, else from a client on raw sockets
 in this process: so many connections, each with one request at a time. Rounds alternate; the
 figures are medians of the rounds.
+
+With --learning, rounds without and with a trainer alternate: another process, which learns from a
+log at full speed and writes its checkpoints, as a service's own does. It needs a core of its own,
+and so do the client and the app.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from typing import Any
 
 SIZE = 64
 BODY = json.dumps({"x": [round(0.01 * i, 2) for i in range(SIZE)]}).encode()
+LEARNING_GOAL = "goal: p99 with the trainer at most x1.5 of that without"
 GOAL = "goal: at least 1500 requests/s, p99 below 20 ms, p50 at most x2 of the empty route"
 
 
@@ -83,7 +88,7 @@ def predicting_app(log: str, threaded: bool, stack: contextlib.ExitStack) -> Any
 
     from lifelong.serve.app import create_app
     from lifelong.serve.auth import Key, Keys, hash_of
-    from lifelong.serve.routes import Parts
+    from lifelong.serve.parts import Parts
     from lifelong.serve.schema import Schema
     from lifelong.serve.snapshot import Holder, Snapshot
 
@@ -118,6 +123,90 @@ def appended(stack: contextlib.ExitStack) -> Any:
     log = stack.enter_context(SQLiteLog(folder, write=True))
     appender = stack.enter_context(Appender(log))
     return appender.send, log.find
+
+
+def learn(going: Any, steps: Any) -> None:
+    """Learn from the same log over and over, as fast as that goes, while `going` is set."""
+    import torch
+
+    from lifelong import DERpp, Learner
+    from lifelong.nets import MLP
+    from lifelong.serve.events import Event
+    from lifelong.serve.learning import Checked
+    from lifelong.serve.log import SQLiteLog
+    from lifelong.serve.schema import Schema
+    from lifelong.serve.trainer import Plan, Trainer
+
+    torch.set_num_threads(1)
+
+    def make() -> Learner:
+        net = MLP(SIZE, hidden=(100, 100), outputs=10)
+        return Learner(net, torch.optim.SGD(net.parameters(), lr=0.05), [DERpp(1000)])
+
+    chance = torch.Generator().manual_seed(0)
+    rows = torch.rand(20_000, SIZE, generator=chance).round(decimals=3).tolist()
+    with tempfile.TemporaryDirectory() as place, SQLiteLog(Path(place) / "log", write=True) as log:
+        for start in range(0, len(rows), 1000):
+            part = enumerate(rows[start : start + 1000], start)
+            log.append([Event("example", f"e{n}", 0.0, {"x": x, "y": n % 10}) for n, x in part])
+        checks, round_ = Checked(Schema((SIZE,), classes=10)), 0
+        steps.value = 0
+        while True:
+            round_ += 1
+            folder, plan = Path(place) / str(round_), Plan(deviations=0.0)
+            trainer = Trainer(folder, log, make, checks, plan, classes=range(10))
+            going.wait()
+            while trainer.step(50):
+                steps.value += 50
+                going.wait()
+            shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def training() -> Iterator[tuple[Any, Any]]:
+    """Run a trainer in a process of its own; give what lets it go on, and the events it took."""
+    context = multiprocessing.get_context("spawn")
+    going, taken = context.Event(), context.Value("l", -1)
+    process = context.Process(target=learn, args=(going, taken), daemon=True)
+    process.start()
+    try:
+        until = time.monotonic() + 120
+        while taken.value < 0:
+            if time.monotonic() > until or not process.is_alive():
+                sys.exit("the trainer did not start")
+            time.sleep(0.1)
+        yield going, taken
+    finally:
+        process.terminate()
+        process.join(10)
+
+
+def beside_a_trainer(port: int, clients: int, seconds: float, rounds: int) -> None:
+    """Print p50 and p99 of predictions without and with a trainer at full speed."""
+    found: dict[bool, list[Figures]] = {False: [], True: []}
+    events = 0
+    with training() as (going, taken):
+        load(port, clients, 0.5)
+        for _ in range(rounds):
+            for learns in found:
+                before = taken.value
+                if learns:
+                    going.set()
+                    time.sleep(0.5)
+                found[learns].append(load(port, clients, seconds))
+                going.clear()
+                events += taken.value - before
+                time.sleep(0.3)
+    for learns, all in found.items():
+        names = ("rate", "p50", "p99")
+        one = Figures(*(median(getattr(figures, name) for figures in all) for name in names))
+        told = "learning" if learns else "alone"
+        print(f"{told:8} {one.rate:7.0f} requests/s  p50 {one.p50:5.2f} ms  p99 {one.p99:5.2f} ms")
+    alone, beside = (median(one.p99 for one in found[learns]) for learns in (False, True))
+    print(
+        f"p99 x{beside / alone:.2f}; the trainer took in {events / rounds / seconds:.0f} events/s"
+    )
+    print(f"{LEARNING_GOAL}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 @contextlib.contextmanager
@@ -226,7 +315,12 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--log", choices=("memory", "async", "durable"), default="durable")
     parser.add_argument("--threaded", action="store_true")
+    parser.add_argument("--learning", action="store_true")
     options = parser.parse_args()
+    if options.learning:
+        with running("predict", options.log, options.threaded) as port:
+            beside_a_trainer(port, options.clients, options.seconds, options.rounds)
+        return
     rounds: dict[str, list[Figures]] = {"empty": [], "predict": []}
     with (
         running("empty", options.log, False) as empty,

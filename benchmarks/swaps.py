@@ -6,7 +6,9 @@ Swaps: versions are promoted one after the other while wrk asks; no request may 
 set against that of the same load without swaps. Rollback: from the request to the first answer of
 the version before. Labels: from a label's acknowledgement to the first answer by a version that
 has seen it, with the default settings, while a new model learns. Poison: wrong labels only, for
-some seconds; timed is how long after their end answers are as right as before.
+some seconds; timed is how long after their end answers are as right as before. Then the same with
+a gate that lets everything through, so that a version that learned them serves: timed is how long
+from its first answers until the version before is back by itself, and until answers are as right.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import torch
 from running import Running, points, until
@@ -42,6 +46,16 @@ DEFAULTS = """
 learner: model.py:learner
 folder: state
 schema: {shape: [6], classes: 4}
+serve: {port: PORT}
+"""
+
+
+OPEN = """
+learner: model.py:learner
+folder: state
+schema: {shape: [6], classes: 4}
+train: {deviations: 0}
+gate: {forgetting: 0.99}
 serve: {port: PORT}
 """
 
@@ -233,18 +247,77 @@ def poison(stream: Stream, seconds: int) -> None:
     print(f"  as good as before {took:.1f} s after their end, with {swapped} swaps")
 
 
+def get_through(service: Running, rate: float) -> None:
+    """Print how long it takes until wrong labels that got through the gate are undone."""
+    stream = Stream(service, rate)
+    try:
+        until(partial(stream.lately, 0.9), 300, "answers as good as that")
+        known = promoted(service)  # so that the one before is good, too
+        until(lambda: stream.served[-1][1] == known, 60, "the newest version to be served")
+        until(partial(stream.lately, 0.9), 300, "answers as good as that")
+        begun, known = time.monotonic(), decisions(service, "before=1000000000&limit=1")[0]["n"]
+        stream.wrong = True
+        swaps = len(stream.served)
+        until(lambda: len(stream.served) > swaps, 300, "a version that learned them")
+        through = time.monotonic()
+        stream.wrong = False
+        reason = until(partial(rolled_back, service, known), 300, "a rollback")
+        back = time.monotonic()
+        until(partial(stream.lately, 0.9), 300, "answers as good as before")
+        good = time.monotonic()
+    finally:
+        stream.stop()
+    print(f"a version that learned wrong labels answers {through - begun:.1f} s after their")
+    print("  beginning; then they end")
+    print(f"  rolled back {back - through:.1f} s later: {reason}")
+    print(f"  9 of 10 right again {good - through:.1f} s later")
+
+
+def promoted(service: Running) -> int:
+    """Promote the newest version by hand, and return its number."""
+    url = f"{service.url}/versions"
+
+    def newer() -> int:
+        told = httpx.get(url).json()
+        newest = int(told["versions"][-1]["version"])
+        return newest if newest > told["champion"] else 0
+
+    number = until(newer, 60, "another version")
+    with Client(service.url, timeout=30.0) as client:
+        client.promote(number, "it is as good")
+    return number
+
+
+def rolled_back(service: Running, known: int) -> str:
+    """Return why something was rolled back since an entry of the audit, if it was."""
+    found = decisions(service, f"after={known}")
+    return "".join(e["details"]["reason"] for e in found if e["action"] == "rollback")
+
+
+def decisions(service: Running, page: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{service.url}/audit?{page}").json()["entries"]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--rate", type=float, default=50.0, help="labels a second")
+    parser.add_argument("--only", choices=("through",), help="wrong labels that get through")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.only == "through":
+        with tempfile.TemporaryDirectory() as folder, Running(Path(folder), OPEN) as service:
+            get_through(service, options.rate)
+        return
     with tempfile.TemporaryDirectory() as folder, Running(Path(folder), QUIET) as service:
         swap(service, options.swaps, options.seconds)
         roll_back(service)
     with tempfile.TemporaryDirectory() as folder, Running(Path(folder), DEFAULTS) as service:
         learn(service, options.rate, options.seconds)
+    with tempfile.TemporaryDirectory() as folder, Running(Path(folder), OPEN) as service:
+        get_through(service, options.rate)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(stopped="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_benchmarks(commands)
+    lists = commands.add_parser("list", help="what there is to choose from")
+    lists.set_defaults(act=_list)
+    lists.add_argument("what", nargs="?", metavar="|".join(LISTS))
+    _add_service(commands)
+    past_commands.add(commands)
+    return parser
 
+
+def _add_benchmarks(commands: Any) -> None:
+    """Add what runs strategies on streams."""
     demo = commands.add_parser("demo", help="the whole loop and the strategies on digits")
     demo.set_defaults(
         act=_demo, suite="digits", strategy=list(DEMO), seeds=[0, 1, 2], set=[], demo=True,
@@ -87,10 +97,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workers", type=int, metavar="N", help="processes (default: as many as cores)"
         )
-    lists = commands.add_parser("list", help="what there is to choose from")
-    lists.set_defaults(act=_list)
-    lists.add_argument("what", nargs="?", metavar="|".join(LISTS))
 
+
+def _add_service(commands: Any) -> None:
+    """Add what runs a service and verifies it."""
     serve = commands.add_parser("serve", help="serve a model and go on learning, until ctrl-C")
     serve.set_defaults(act=_serve)
     serve.add_argument("config", type=Path, metavar="CONFIG.yaml")
@@ -103,8 +113,6 @@ def _parser() -> argparse.ArgumentParser:
         "--reproduce", nargs="+", metavar="N", default=[],
         help="make versions again from the log and compare them bit for bit; or: champion",
     )  # fmt: skip
-    past_commands.add(commands)
-    return parser
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -289,6 +297,9 @@ def _audit(options: argparse.Namespace) -> int:
         found += past_commands.reproduce(options.reproduce, options.folder, options.config)
     for problem in found:
         print(problem)
+    if (gone := audit.cut(options.folder / "audit.jsonl")) is not None:
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(gone["time"]))
+        print(f"the decisions begin after entry {gone['upto']}: those up to {when} UTC were cut")
     print(f"{len(found)} problems in the log, the decisions and {len(versions)} versions")
     return 1 if found else 0
 

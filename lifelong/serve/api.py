@@ -28,13 +28,14 @@ from lifelong.serve.config import Config
 from lifelong.serve.deployment import Deployment
 from lifelong.serve.events import Event
 from lifelong.serve.exported import LogStatus, TrainerStatus
+from lifelong.serve.intent import Intent, event_of
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.paging import Page
+from lifelong.serve.parts import Parts
 from lifelong.serve.quarantine import refused
 from lifelong.serve.receipts import Receipts
 from lifelong.serve.registry import Registry
 from lifelong.serve.retention import Retention
-from lifelong.serve.routes import Parts
 from lifelong.serve.snapshot import Snapshot
 from lifelong.serve.status import Status
 from lifelong.serve.versions import write_json
@@ -71,12 +72,14 @@ class Api:
                 self.registry, self.audit, self._snapshot, lambda: self.log.last
             )
             self.receipts = Receipts(config.folder / "erasures", self.audit)
+            self.intent = Intent(config.folder)
+            self._deciding_at = -math.inf
+            self.complete()
         except BaseException:
             self.log.close()
             raise
         self.appender = Appender(self.log)
         self._last_tick = 0  # rows may wait since before this process
-        self._deciding_at = -math.inf
         self.status = Status(
             config.folder, self.log, self.audit, self._serving, mode=config.release.mode
         )
@@ -98,6 +101,7 @@ class Api:
             kept.keep,
             remember=kept.remember,
             compact=kept.compact,
+            decisions=kept.decisions,
             held=lambda: time.monotonic() - self._deciding_at < HELD,
         )
 
@@ -107,17 +111,21 @@ class Api:
         Args:
             address: where it answers; asked for when it does, for the trainer to know.
         """
-        schema, _, keys = self.config.parts()
+        schema, _, _ = self.config.parts()
         serve = self.config.serve
         parts = Parts(
             schema=schema,
             holder=self.deployment.holder,
             submit=self.appender.send,
             find=self.log.find,
-            keys=self._with_trainer(keys),
+            keys=self._keys(),
             versions=self.versions,
             promote=self.promote,
             rollback=self.rollback,
+            previous=self.previous,
+            complete=lambda: _aside(self.complete),
+            intend=lambda decision: _aside(lambda: self.intent.begin(decision)),
+            intended=self.intended,
             challenge=self.challenge,
             withdraw=self.withdraw,
             judged=self.judged,
@@ -185,16 +193,45 @@ class Api:
 
         return await _aside(promote)
 
-    async def rollback(self, to: int | None, reason: str, who: str) -> int:
-        """Serve an earlier version: `to`, or the champion before this one."""
+    async def rollback(self, number: int, reason: str, who: str) -> int:
+        """Serve an earlier version."""
+        return await _aside(lambda: self.deployment.serve("rollback", number, reason, who))
 
-        def back() -> int:
-            number = self.registry.previous_champion() if to is None else to
-            if number is None:
-                raise RegistryError("there is no champion before this one to go back to")
-            return self.deployment.serve("rollback", number, reason, who)
+    async def previous(self) -> int:
+        """Return the champion before this one.
 
-        return await _aside(back)
+        Raises:
+            RegistryError: there is none.
+        """
+        number = await _aside(self.registry.previous_champion)
+        if number is None:
+            raise RegistryError("there is no champion before this one to go back to")
+        return number
+
+    def complete(self) -> None:
+        """Finish the decision that was begun and is not in the log, if there is one."""
+        decision = self.intent.pending()
+        if decision is None:
+            return
+        if self.log.find(decision["id"]) is None:
+            self._deciding_at = time.monotonic()
+            try:
+                self.deployment.repeat(decision)
+            except RegistryError as error:  # nobody was told that it was done
+                told = {"what": "a decision could not be completed", "why": str(error)}
+                _log.warning(json.dumps(told))
+            else:
+                self.log.append([event_of(decision)])
+        self.intent.end()
+
+    async def intended(self, decision: dict[str, Any], done: bool) -> None:
+        """End a decision that is logged or has changed nothing; else it is completed later."""
+
+        def end() -> None:
+            if done or not self.deployment.shows(decision["action"], decision["version"]):
+                self.intent.end()
+
+        await _aside(end)
 
     async def challenge(self, number: int, share: float, reason: str, who: str) -> int:
         """Have a version answer a share of the users."""
@@ -224,12 +261,12 @@ class Api:
 
         return await _aside(tell)
 
-    async def erase(self, subject: str, who: str, erasure: int) -> int:
+    async def erase(self, subject: str, who: str, erasure: int, facts: dict[str, Any]) -> int:
         """Remove what the log holds of a subject."""
         del who  # named when it is done
 
         def remove() -> int:
-            self.receipts.accepted(erasure, subject, self.log.offsets_of(subject))
+            self.receipts.accepted(erasure, subject, self.log.offsets_of(subject), facts)
             return self.log.erase(subject)
 
         return await _aside(remove)
@@ -254,10 +291,12 @@ class Api:
 
     def traces_of(self, subject: str) -> dict[str, Any]:
         """Tell what was learned from a subject's events that the log no longer has."""
-        traces = self.log.traces_of(subject)
-        if traces.none:
-            return {}
-        return {"forget": traces.rows, "first": traces.first, "unknown": traces.unknown}
+        self._deciding_at = time.monotonic()  # else more may be trimmed before it is removed
+        traces, earlier = self.log.traces_of(subject), self.receipts.trimmed(subject)
+        told: dict[str, Any] = {"earlier": earlier} if earlier else {}
+        if not traces.none:
+            told |= {"forget": traces.rows, "first": traces.first, "unknown": traces.unknown}
+        return told
 
     def learned_until(self, number: int) -> int:
         """Return the last offset that a version has learned from; the log stays as it is.
@@ -291,12 +330,11 @@ class Api:
     def _snapshot(self, number: int) -> Snapshot:
         return Snapshot(number, model_of(self.make, self.registry.load_weights(number)))
 
-    def _with_trainer(self, keys: Keys) -> Keys:
+    def _keys(self) -> Keys:
+        """Return the configured keys, and the trainer's own where there are any."""
         own = os.environ.get(INTERNAL)
-        if not self.config.keys or own is None:
-            return keys
-        made = [Key(k.name, frozenset(k.roles), k.sha256, k.rate) for k in self.config.keys]
-        return Keys([*made, Key("trainer", frozenset({"operate"}), hash_of(own))])
+        trainer = Key("trainer", frozenset({"operate"}), hash_of(own)) if own else None
+        return self.config.held(trainer)
 
     def _serving(self) -> tuple[int, int | None]:
         challenger = self.deployment.holder.challenger

@@ -6,9 +6,8 @@ import gc
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from queue import Full
 from typing import Any, TypeAlias
 
@@ -24,25 +23,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lifelong import __version__
 from lifelong.core.errors import InvalidBatch, LifelongError, LogError, UnknownTask
-from lifelong.serve.auth import Refused, Role
+from lifelong.serve.auth import Refused
 from lifelong.serve.document import describe
 from lifelong.serve.door import Direct, door_headers, read_body, send_json
 from lifelong.serve.pages import add_console
 from lifelong.serve.paging import MOST
-from lifelong.serve.routes import Parts, Reply, Routes
-from lifelong.serve.schema import (
-    Challenge,
-    Erase,
-    Erased,
-    Example,
-    Judged,
-    Label,
-    Malformed,
-    Predict,
-    Promote,
-    Rollback,
-    Withdraw,
-)
+from lifelong.serve.parts import Parts
+from lifelong.serve.routes import Routes
+from lifelong.serve.schema import Malformed
+from lifelong.serve.table import ROUTES, Route
 
 Endpoint: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 _access = logging.getLogger("lifelong.serve.access")
@@ -70,171 +59,6 @@ _PAGED = [
         ("before", "What is below this number, the newest first", {"minimum": 1}),
     )
 ]
-
-
-@dataclass(frozen=True)
-class _Route:
-    """A route that needs a role (None: any key), with its documentation."""
-
-    path: str
-    role: Role | None
-    work: Callable[[Routes], Callable[[str, bytes], Awaitable[Reply]]]
-    about: str
-    answer: Any
-    body: Any = None
-    sent: tuple[Any, ...] = ()
-    status: int = 200
-    paged: bool = False
-
-
-_X = [0.0, 0.5, 1.0, 0.25]
-_ANSWER = {"id": "p-1", "version": 3, "output": [0.1, 0.9], "label": 1}
-_DECIDED = {"id": "decision:d-1", "action": "promote", "version": 3, "offset": 7}
-ROUTES = (
-    _Route(
-        "/predict",
-        "predict",
-        lambda routes: routes.predict,
-        "Predict one row, or several at once with the answer under `predictions`",
-        _ANSWER,
-        Predict,
-        ({"x": _X, "id": "p-1", "subject": "user-7"}, {"rows": [_X, _X]}),
-    ),
-    _Route(
-        "/labels",
-        "learn",
-        lambda routes: routes.label,
-        "Say what was right for earlier predictions; durable when answered, safe to send again",
-        {"ids": ["label:p-1"], "offsets": [5]},
-        Label | list[Label],
-        ({"prediction": "p-1", "y": 1}, [{"prediction": "p-1", "y": 1}]),
-        202,
-    ),
-    _Route(
-        "/examples",
-        "learn",
-        lambda routes: routes.learn,
-        "Send features with labels; durable when answered, safe to send again with an id",
-        {"ids": ["e-1"], "offsets": [6]},
-        Example | list[Example],
-        ({"x": _X, "y": 1, "id": "e-1"}, [{"x": _X, "y": 1, "subject": "user-7"}]),
-        202,
-    ),
-    _Route(
-        "/versions",
-        "operate",
-        lambda routes: routes.versions,
-        "List the versions and who serves",
-        {"champion": 3, "challenger": None, "versions": [{"version": 3}]},
-    ),
-    _Route(
-        "/promote",
-        "operate",
-        lambda routes: routes.promote,
-        "Serve a version; sent again with its id, it changes nothing",
-        _DECIDED,
-        Promote,
-        ({"version": 3, "reason": "0.4 points better over a week", "id": "d-1"},),
-    ),
-    _Route(
-        "/rollback",
-        "operate",
-        lambda routes: routes.rollback,
-        "Serve the version before, or the version `to`; sent again with its id, it changes nothing",
-        {**_DECIDED, "action": "rollback", "version": 2},
-        Rollback,
-        ({"reason": "complaints"}, {"to": 2, "reason": "complaints", "id": "d-2"}),
-    ),
-    _Route(
-        "/erase",
-        "operate",
-        lambda routes: routes.erase,
-        "Have everything of a subject forgotten",
-        {"id": "erasure:x-1", "offset": 8, "exact": True, "trimmed": 0, "unknown_until": 0},
-        Erase,
-        ({"subject": "user-7", "id": "x-1"},),
-        202,
-    ),
-    _Route(
-        "/erase/{id}",
-        "operate",
-        lambda routes: routes.erasure,
-        "Tell how far an erasure has come: its receipt, without personal data",
-        {
-            "id": "erasure:x-1",
-            "erasure": 8,
-            "state": "done",
-            "sha256": "6f1e...",
-            "audit": "90b2...",
-        },
-    ),
-    _Route(
-        "/candidate",
-        "operate",
-        lambda routes: routes.candidate,
-        "Tell what is on trial, the newest verdict with its evidence, and what is recommended",
-        {"mode": "recommend", "recommended": 4, "verdict": {"version": 4, "verdict": "promote"}},
-    ),
-    _Route(
-        "/challenge",
-        "operate",
-        lambda routes: routes.challenge,
-        "Have a version answer a share of the users; sent again with its id, it changes nothing",
-        {**_DECIDED, "action": "challenge", "version": 4},
-        Challenge,
-        ({"version": 4, "share": 0.05, "reason": "a canary", "id": "d-3"},),
-    ),
-    _Route(
-        "/withdraw",
-        "operate",
-        lambda routes: routes.withdraw,
-        "Have a version answer nobody and recommend it no more",
-        {**_DECIDED, "action": "withdraw", "version": 4},
-        Withdraw,
-        ({"version": 4, "reason": "complaints", "id": "d-4"},),
-    ),
-    _Route(
-        "/verdict",
-        "operate",
-        lambda routes: routes.verdict,
-        "Keep a verdict about a version, and recommend it if asked; the trainer sends these",
-        {**_DECIDED, "action": "verdict", "version": 4},
-        Judged,
-        ({"version": 4, "verdict": "promote", "reasons": ["it is better"], "recommend": True},),
-    ),
-    _Route(
-        "/erased",
-        "operate",
-        lambda routes: routes.erased,
-        "Say how far erasures have come; the trainer sends these",
-        {"erasures": [8]},
-        Erased,
-        ({"state": "learner rebuilt", "upto": 9, "facts": {}},),
-    ),
-    _Route(
-        "/status",
-        "operate",
-        lambda routes: routes.status,
-        "Everything that the console shows",
-        {"time": 1.7e9, "champion": 3, "trainer": {"state": "alive", "behind": 0}},
-    ),
-    _Route(
-        "/quarantine",
-        "operate",
-        lambda routes: routes.quarantine,
-        "Rows that were not learned from: where, why and whose; never their features",
-        {"rows": [{"offset": 7, "reason": "schema", "source": "shop"}]},
-        paged=True,
-    ),
-    _Route(
-        "/audit",
-        "operate",
-        lambda routes: routes.audit,
-        "Decisions, each with the hash of the one before",
-        {"entries": [{"n": 1, "action": "promote", "actor": "trainer"}]},
-        paged=True,
-    ),
-)
 
 
 def create_app(
@@ -331,7 +155,7 @@ class _Meters:
         )
 
 
-def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> ASGIApp:
+def _guarded(parts: Parts, route: Route, routes: Routes, meters: _Meters) -> ASGIApp:
     """Let a request in, have the work done, and measure and log what came of it."""
     work = route.work(routes)
     seconds = meters.seconds.labels(route.path)
@@ -371,7 +195,7 @@ def _guarded(parts: Parts, route: _Route, routes: Routes, meters: _Meters) -> AS
     return door
 
 
-def _failure(error: Exception, route: _Route) -> Response:
+def _failure(error: Exception, route: Route) -> Response:
     """Turn an error into a response that says what was received and what to do."""
     if isinstance(error, Malformed):
         return _error(422, error.what, error.how)
@@ -437,11 +261,11 @@ def _add_probes(app: FastAPI, parts: Parts, routes: Routes) -> None:
         app.add_api_route(path, endpoint, summary=about, name=path, response_class=Response)
 
 
-def _method(route: _Route) -> str:
+def _method(route: Route) -> str:
     return "GET" if route.body is None else "POST"
 
 
-def _add(app: FastAPI, route: _Route, door: ASGIApp) -> None:
+def _add(app: FastAPI, route: Route, door: ASGIApp) -> None:
     """Add a route with its documentation."""
 
     async def endpoint(_: Request) -> Any:

@@ -2,9 +2,10 @@
 
 Each line is a JSON object: n, time, action, actor, details, previous, hash. `hash` is the SHA-256
 of the line without it, `previous` the hash of the line before, so that a line cannot be altered,
-removed, inserted or moved without breaking the chain from there on. Cutting lines off the end, or
-writing the whole chain anew, leaves a chain that holds: keep `head()` elsewhere and give it to
-`verify`.
+removed, inserted or moved without breaking the chain from there on. The oldest lines may be cut
+off, by `Audit.cut` alone: an entry says so, with the hash of the last of them, so that the chain
+begins with what is known. Cutting lines off the end, or writing the whole chain anew, leaves a
+chain that holds: keep `head()` elsewhere and give it to `verify`.
 
 An audit outlives erasure, so no line may hold personal data. Name a subject by `pseudonym`; once
 its salt is destroyed nobody can tell whom the lines are about.
@@ -19,6 +20,7 @@ import hmac
 import itertools
 import json
 import os
+import shutil
 import threading
 import time
 from array import array
@@ -27,11 +29,23 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.core.errors import AuditError
+from lifelong.serve.chain import (
+    CUT,
+    START,
+    combined,
+    confirmed,
+    cut,
+    dump,
+    hash_of,
+    is_torn,
+    parse,
+    trimmed,
+    verify,
+)
 from lifelong.serve.versions import sync_folder
 
-START = "0" * 64
-"""What the first line has for the hash of the line before."""
-_FIELDS = ["n", "time", "action", "actor", "details", "previous", "hash"]
+__all__ = ["START", "Audit", "cut", "pseudonym", "trimmed", "verify"]
+
 _TORN = "torn line"
 
 
@@ -59,7 +73,9 @@ class Audit:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._thread = threading.Lock()
-        self._ends = array("q", [0])  # where line n ends, for n from 0
+        self._cut = 0  # entries that are no longer in the file
+        self._carried: dict[str, Any] = {}  # what the entry says by which they were cut
+        self._ends = array("q", [0])  # where entry n ends, for n from `_cut`
         self._last = START
         self._torn: set[str] = set()  # the files of torn lines that entries tell of
         try:
@@ -70,6 +86,7 @@ class Audit:
             raise AuditError(f"cannot open {self.path}: {error.strerror or error}") from error
         try:
             with self._alone() as file:
+                self._check_beginning(file)
                 self._record_torn(file)
         except BaseException:
             self.close()
@@ -95,15 +112,102 @@ class Audit:
         if after < 0 or limit < 0:
             raise ValueError(f"entries(after={after}, limit={limit}); give 0 or more")
         with self._alone() as file:
-            start, end = (min(n, len(self._ends) - 1) for n in (after, after + limit))
-            with os.fdopen(os.dup(file), "rb") as lines:
-                lines.seek(self._ends[start])
-                return [json.loads(line) for line in itertools.islice(lines, end - start)]
+            after, last = max(after - self._cut, 0), len(self._ends) - 1
+            start, end = min(after, last), min(after + limit, last)
+            return self._lines(file, start, end)
 
     def head(self) -> tuple[int, str]:
         """Return the number and the hash of the last entry, to be kept elsewhere."""
         with self._alone():
-            return len(self._ends) - 1, self._last
+            return self._number, self._last
+
+    def cut(self, keep: int) -> int:
+        """Take the oldest entries out of the file but for the newest `keep`; say how many.
+
+        An entry "cut" is added before: with the hash of the last one that goes, and with what
+        others have to know of those that go. Other processes have to open the file again.
+
+        Raises:
+            AuditError: the file cannot be written; it is as it was, but for that entry.
+            ValueError: `keep` is less than 1.
+        """
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; give the entries that stay, 1 or more")
+        with self._alone() as file:
+            upto, before = self._number - keep, self._cut
+            if upto <= before:
+                return 0
+            details = self._told(file, upto)
+            self._append(file, CUT, "audit", details)
+            self._replace(file, upto)
+            self._carried = details
+            return upto - before
+
+    @property
+    def entries_kept(self) -> int:
+        """How many entries the file has."""
+        with self._alone():
+            return len(self._ends) - 1
+
+    @property
+    def _number(self) -> int:
+        """Of the last entry."""
+        return self._cut + len(self._ends) - 1
+
+    def _told(self, file: int, upto: int) -> dict[str, Any]:
+        """Return what stays known of the entries up to one."""
+        going, torn = self._lines(file, 0, upto - self._cut), set(self._carried.get("torn", ()))
+        trims, receipts = [self._carried.get("trimmed", 0)], self._carried.get("receipts", "")
+        for entry in going:
+            details = entry["details"]
+            if entry["action"] == "trim" and type(details.get("to")) is int:
+                trims.append(details["to"])
+            elif entry["action"] == "erased":
+                receipts = combined(receipts, [(details["erasure"], details["sha256"])])
+            elif entry["action"] == _TORN:
+                torn.add(str(details.get("file")))
+        known = {"upto": upto, "hash": going[-1]["hash"], "time": going[-1]["time"]}
+        return {**known, "trimmed": max(trims), "receipts": receipts, "torn": sorted(torn)}
+
+    def _replace(self, file: int, upto: int) -> None:
+        """Write what follows an entry into a new file in the place of this one, whole or not."""
+        start = self._ends[upto - self._cut]
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        new = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            with os.fdopen(os.dup(file), "rb") as lines, os.fdopen(os.dup(new), "wb") as kept:
+                lines.seek(start)
+                shutil.copyfileobj(lines, kept)
+            os.fsync(new)
+            fcntl.flock(new, fcntl.LOCK_EX)
+            os.replace(temporary, self.path)
+        except OSError:
+            os.close(new)
+            temporary.unlink(missing_ok=True)
+            raise
+        self._file = new
+        os.close(file)
+        self._ends = array("q", [end - start for end in self._ends[upto - self._cut :]])
+        self._cut = upto
+        sync_folder(self.path.parent)
+
+    def _lines(self, file: int, start: int, end: int) -> list[dict[str, Any]]:
+        with os.fdopen(os.dup(file), "rb") as lines:
+            lines.seek(self._ends[start])
+            return [json.loads(line) for line in itertools.islice(lines, end - start)]
+
+    def _check_beginning(self, file: int) -> None:
+        """Refuse a chain whose first lines are missing, unless it says that they were cut."""
+        if self._cut:
+            found = self._lines(file, 0, len(self._ends) - 1)
+            known = confirmed(found, self._cut, found[0]["previous"])
+            if known is None:
+                raise AuditError(
+                    f"{self.path} begins with entry {self._cut + 1}, and no entry says that it was "
+                    "cut; restore what is missing, or move the file away to begin a new chain"
+                )
+            self._carried = known
+            self._torn |= set(known["torn"])
 
     def close(self) -> None:
         """Let go of the file; nothing can be appended then."""
@@ -145,13 +249,15 @@ class Audit:
         with os.fdopen(os.dup(file), "rb") as lines:
             lines.seek(end)
             for line in lines:
-                if self._ends[-1] + len(line) == size and _is_torn(line):
+                if self._ends[-1] + len(line) == size and is_torn(line):
                     self._move_aside(file, line)
                     return
                 self._accept(self._next(line), len(line))
 
     def _next(self, line: bytes) -> dict[str, Any]:
-        entry, number = _parse(line), len(self._ends)
+        entry, number = parse(line), self._number + 1
+        if entry is not None and len(self._ends) == 1 and entry["n"] > 1 and self._last == START:
+            number, self._cut, self._last = entry["n"], entry["n"] - 1, entry["previous"]
         if entry is None or (entry["n"], entry["previous"]) != (number, self._last):
             raise AuditError(
                 f"line {number} of {self.path} was altered, or does not follow the one before; see "
@@ -167,14 +273,14 @@ class Audit:
 
     def _append(self, file: int, action: str, actor: str, details: Mapping[str, Any]) -> str:
         entry: dict[str, Any] = {
-            "n": len(self._ends),
+            "n": self._number + 1,
             "time": time.time(),
             "action": action,
             "actor": actor,
         }
         entry |= {"details": dict(details), "previous": self._last}
-        entry["hash"] = _hash(entry)
-        line = _dump(entry)
+        entry["hash"] = hash_of(entry)
+        line = dump(entry)
         try:
             if os.write(file, line) != len(line):
                 raise OSError("the disk is full")
@@ -187,7 +293,7 @@ class Audit:
         return self._last
 
     def _move_aside(self, file: int, torn: bytes) -> None:
-        name = f"{self.path.name}.torn-{len(self._ends)}-{hashlib.sha256(torn).hexdigest()[:16]}"
+        name = f"{self.path.name}.torn-{self._number + 1}-{hashlib.sha256(torn).hexdigest()[:16]}"
         with open(self.path.with_name(name), "wb") as aside:
             aside.write(torn)
             aside.flush()
@@ -225,85 +331,3 @@ def pseudonym(subject: str, salt: bytes) -> str:
     if len(salt) < 16:
         raise ValueError(f"a salt of {len(salt)} bytes; give 16 or more, from os.urandom")
     return f"subject-{hmac.new(salt, subject.encode(), hashlib.sha256).hexdigest()[:32]}"
-
-
-def verify(path: Path | str, head: tuple[int, str] | None = None) -> list[str]:
-    """Return what is wrong with an audit's file, in the order of its lines; [] if nothing is.
-
-    Args:
-        path: the file; it is only read, and may be in use.
-        head: what `Audit.head` returned once; without it, lines cut off the end are not noticed,
-            nor is a chain written anew.
-
-    Raises:
-        AuditError: the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            lines = file.readlines()
-    except OSError as error:
-        raise AuditError(f"cannot read {path}: {error.strerror or error}") from error
-    found = [_parse(line) for line in lines]
-    numbers = {entry["n"] for entry in found if entry}
-    hashes = {0: START}
-    problems, number, last = [], 0, START
-    for place, (line, entry) in enumerate(zip(lines, found, strict=True), start=1):
-        if entry is None:
-            torn = place == len(lines) and _is_torn(line)
-            how = "was cut off by a crash" if torn else "was altered"
-            problems.append(f"line {place} {how}")
-            number, last = number + 1, ""
-            continue
-        if entry["n"] != number + 1:
-            problems.append(f"line {place} {_misplaced(entry['n'], number, numbers)}")
-        elif last and entry["previous"] != last:
-            problems.append(f"line {place} does not follow line {place - 1}: one was replaced")
-        number, last = entry["n"], entry["hash"]
-        hashes.setdefault(number, last)
-    if head is not None and hashes.get(head[0]) != head[1]:
-        cut = f"entries {max(hashes) + 1} to {head[0]} were cut off the end"
-        anew = f"entry {head[0]} is not the one that was anchored: the chain was written anew"
-        problems.append(cut if head[0] > max(hashes) else anew)
-    return problems
-
-
-def trimmed(path: Path | str) -> int:
-    """Return the offset up to which the decisions in a file say that the log was trimmed."""
-    with open(path, "rb") as file:
-        found = [_parse(line) for line in file]
-    told = [entry["details"].get("to") for entry in found if entry and entry["action"] == "trim"]
-    return max((offset for offset in told if type(offset) is int), default=0)
-
-
-def _misplaced(n: int, before: int, numbers: set[int]) -> str:
-    if n <= before:
-        return f"holds entry {n} after entry {before}: it was inserted, or lines were reordered"
-    missing = next((i for i in range(before + 1, n) if i not in numbers), None)
-    if missing is None:
-        return f"holds entry {n} after entry {before}: lines were reordered"
-    return f"holds entry {n} after entry {before}: entry {missing} was removed"
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the entry of a line, or None if it is not, to the byte, what `_dump` wrote."""
-    try:
-        entry: dict[str, Any] = json.loads(line)
-        whole = list(entry) == _FIELDS and type(entry["n"]) is int
-        return entry if whole and _hash(entry) == entry["hash"] and _dump(entry) == line else None
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _is_torn(line: bytes) -> bool:
-    # A disk that lost power may have the length of a line without all of its bytes: zeros.
-    return not line.endswith(b"\n") or b"\0" in line
-
-
-def _hash(entry: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in entry.items() if name != "hash"}
-    return hashlib.sha256(_dump(rest)).hexdigest()
-
-
-def _dump(entry: Mapping[str, Any]) -> bytes:
-    return json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lifelong.serve.gate import Judgement
+from lifelong.serve.comparison import Judgement
 from lifelong.serve.versions import write_json
 
 HOUR = 3600.0

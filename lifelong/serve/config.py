@@ -21,6 +21,7 @@ from lifelong.serve.retention import Keep
 from lifelong.serve.rollout import Canary
 from lifelong.serve.schema import Schema
 from lifelong.serve.trainer import Plan
+from lifelong.serve.watch import Guard
 
 Mode = Literal["manual", "recommend", "automatic"]
 
@@ -48,10 +49,12 @@ class Release:
         rows: rows learned from between candidates, at least.
         tolerance: how far a new champion may stay below the one before it, on the same rows.
         keep: whole learners kept for rolling back.
+        records: versions that are known at all, 50 or more; of older ones nothing stays.
         hourly: automatic promotions in an hour, at most; what passes beyond that is recommended.
         distance: by how much an automatic promotion has to stay within the gate's `forgetting`
             on each task's anchors; what passes otherwise is recommended.
         canary: before a promotion.
+        guard: after it.
     """
 
     mode: Mode = "automatic"
@@ -59,11 +62,15 @@ class Release:
     rows: int = 50
     tolerance: float = 0.1
     keep: int = 5
+    records: int = 1000
     hourly: int = 120
     distance: float = 0.0
     canary: Canary = field(default_factory=Canary)
+    guard: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
+        if self.records < 50:
+            raise ValueError(f"records is {self.records}; 50 versions keep their weights, at least")
         if self.hourly < 1 or not 0 <= self.distance < 1:
             raise ValueError(
                 f"hourly {self.hourly}, distance {self.distance}; give 1 promotion or more (see "
@@ -119,18 +126,21 @@ class Retain:
         keep: "all", or the newest "1000000 events", "30 days" or "10 GB".
         remember: events that were trimmed, whose ids stay known: sent again, they add nothing.
         compact: seconds after which the log's file is rewritten, if something was trimmed, so that
-            no byte of that stays; writing waits meanwhile. 0 for never.
+            no byte of that stays; in small parts, between which others write. 0 for never.
+        decisions: entries of the audit that stay, at least; 0 for all.
     """
 
     keep: str = "all"
     remember: int = 1_000_000
     compact: float = 86_400.0
+    decisions: int = 100_000
 
     def __post_init__(self) -> None:
         Keep.of(self.keep)
-        if self.remember < 0 or self.compact < 0:
+        if self.remember < 0 or self.compact < 0 or self.decisions < 0:
             raise ValueError(
-                f"remember {self.remember}, compact {self.compact}; give 0 or more of each"
+                f"remember {self.remember}, compact {self.compact}, decisions {self.decisions}; "
+                "give 0 or more of each"
             )
 
 
@@ -212,12 +222,15 @@ class Config:
         rows = self.schema
         try:
             schema = Schema(tuple(rows.shape), classes=rows.classes, low=rows.low, high=rows.high)
-            held = Keys(
-                Key(key.name, frozenset(key.roles), key.sha256, key.rate) for key in self.keys
-            )
+            held = self.held()
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return schema, self.gate, held
+
+    def held(self, own: Key | None = None) -> Keys:
+        """Make the keys, with one of the service's own where any are asked for."""
+        made = [Key(key.name, frozenset(key.roles), key.sha256, key.rate) for key in self.keys]
+        return Keys([*made, own] if made and own is not None else made)
 
     def factory(self) -> Callable[[], Learner]:
         """Import the user's function.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lifelong.serve.gate import Judgement
+from lifelong.serve.comparison import Judgement
 from lifelong.serve.progress import Trial
 from lifelong.serve.sequential import PairedTest
 

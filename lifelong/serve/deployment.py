@@ -166,6 +166,29 @@ class Deployment:
             self.audit.append("recommend" if recommend else "verdict", who, facts)
         return number
 
+    def repeat(self, decision: Mapping[str, Any]) -> None:
+        """Do once more what a decision says that was cut short, as `lifelong.serve.intent` has it.
+
+        Raises:
+            RegistryError: it cannot be done.
+        """
+        number, reason, who = (decision[name] for name in ("version", "reason", "by"))
+        if decision["action"] == "challenge":
+            self.challenge(number, decision["share"], reason, who)
+        elif decision["action"] == "withdraw":
+            self.withdraw(number, reason, who)
+        else:
+            self.serve(decision["action"], number, reason, who)
+        if "discard_after" in decision:
+            self.bar(decision["discard_after"])
+
+    def shows(self, action: str, number: int) -> bool:
+        """Tell whether the aliases are as they would be after a decision, done now or before."""
+        alias = self.registry.alias
+        if action == "withdraw":
+            return number not in (alias("challenger"), alias(RECOMMENDED))
+        return alias("challenger" if action == "challenge" else "champion") == number
+
     def bar(self, offset: int) -> None:
         """Promote no version any more that has learned from events after an offset.
 
@@ -173,8 +196,9 @@ class Deployment:
         back; versions that it makes when it has gone back are others.
         """
         with self._one:
-            newly = {v.number for v in self.registry.versions() if v.last_offset > offset}
-            barred = self._barred | newly
+            known = {v.number: v.last_offset for v in self.registry.versions()}
+            newly = {number for number, last in known.items() if last > offset}
+            barred = (self._barred | newly) & known.keys()
             write_json(self.registry.folder / BARRED, {"versions": sorted(barred)})
             self._barred = barred
 

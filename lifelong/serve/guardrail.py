@@ -73,6 +73,20 @@ class Guardrail:
         self._recent: deque[float] = deque(maxlen=_WINDOW)
 
     @classmethod
+    def above(cls, floor: float, alpha: float = 0.05) -> Guardrail:
+        """Return a guardrail that is breached when the mean is below a floor, whatever the reason.
+
+        >>> guard = Guardrail.above(0.7)
+        >>> guard.add([1.0, 0.0] * 60)
+        >>> guard.breached
+        True
+        """
+        if not 0.0 < floor < 1.0:
+            raise ValueError(f"floor is {floor!r}; it is a rate between 0 and 1, such as 0.7")
+        room = (1.0 - floor) / 2
+        return cls(floor + room, room, alpha)
+
+    @classmethod
     def after(
         cls, correct: int, rows: int, tolerance: float = 0.02, alpha: float = 0.05
     ) -> Guardrail:
@@ -85,11 +99,16 @@ class Guardrail:
         >>> round(guard.reference, 3), guard.alpha
         (0.876, 0.025)
         """
+        return cls(cls.measured(correct, rows, alpha), tolerance, alpha / 2)
+
+    @staticmethod
+    def measured(correct: int, rows: int, alpha: float) -> float:
+        """Return the reference that `after` takes: a lower bound of the rate at alpha/2."""
         if not 0 <= correct <= rows or rows < 1:
             raise ValueError(f"{correct} correct of {rows} rows; there is at least 1 row")
         # Rates have twice the room as differences: 1 for correct and -1 for wrong.
         measured = PairedTest.counted(rows, worse=rows - correct, better=correct)
-        return cls((1.0 + measured.lower(alpha / 2)) / 2, tolerance, alpha / 2)
+        return (1.0 + measured.lower(alpha / 2)) / 2
 
     def add(self, correct: ArrayLike) -> None:
         """Add rows in their order, (rows,): true or false, or scores from 0 to 1."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lifelong.core.errors import AuditError
+from lifelong.serve import chain
 from lifelong.serve.audit import Audit, pseudonym
 from lifelong.serve.versions import sync_folder, write_json
 
@@ -58,13 +59,32 @@ class Receipts:
         """Return the salted hash that stands for a subject."""
         return pseudonym(subject, self._salt)
 
-    def accepted(self, erasure: int, subject: str, offsets: Iterable[int]) -> None:
+    def trimmed(self, subject: str) -> int:
+        """Count the rows of a subject whose trace earlier erasures had to leave in the weights.
+
+        It stays there: a later erasure, which finds no more of these rows, is not exact either.
+        """
+        named, found = self.name(subject), 0
+        for path in self.folder.glob("*.json"):
+            receipt = self.get(int(path.stem)) or {}
+            if receipt.get("subject") == named:
+                found = max(found, int(receipt.get("trimmed", 0)))
+        return found
+
+    def accepted(
+        self,
+        erasure: int,
+        subject: str,
+        offsets: Iterable[int],
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Begin a receipt, or add to one that a crash left behind.
 
         Args:
             erasure: the offset of the erasure's event, which is the receipt's name.
             subject: whose events are to be removed.
             offsets: of these events.
+            facts: whether it is exact, and what is known of rows that were trimmed.
         """
         with self._one:
             receipt = self.get(erasure) or {
@@ -73,6 +93,7 @@ class Receipts:
                 "state": "accepted",
                 "times": {"accepted": time.time()},
                 "events": {"offsets": [], "removed": 0},
+                **(facts or {}),
             }
             known = {
                 n for first, last in receipt["events"]["offsets"] for n in range(first, last + 1)
@@ -162,23 +183,29 @@ def verify(folder: Path, audit: Path) -> list[str]:
     Raises:
         AuditError: a file cannot be read.
     """
-    hashes = {}
     try:
-        for line in audit.read_bytes().splitlines():
-            entry = json.loads(line)
-            if entry["action"] == "erased":
-                hashes[entry["details"]["erasure"]] = entry["details"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = [e["details"] for e in chain.entries_of(audit) if e["action"] == "erased"]
+        hashes = {details["erasure"]: details["sha256"] for details in told}
+        before = chain.cut(audit)
+    except (OSError, KeyError, TypeError) as error:
         raise AuditError(f"cannot read {audit}: {error}; see `audit.verify`") from error
-    found = []
+    found, older = [], {}
     for path in sorted(folder.glob("*.json")):
         receipt = _read(path)
         if receipt is None or receipt["state"] != "done":
             continue
+        erasure = int(path.stem)
         if digest_of(receipt) != receipt.get("sha256"):
             found.append(f"{path} was altered")
-        elif hashes.get(int(path.stem)) != receipt["sha256"]:
+        elif erasure not in hashes and before is not None:
+            older[erasure] = receipt["sha256"]
+        elif hashes.get(erasure) != receipt["sha256"]:
             found.append(f"{path} is not the receipt that the audit has")
+    # Of entries that were cut the audit has one hash of all.
+    known = "" if before is None else before["receipts"]
+    if not found and chain.combined(known, ()) != chain.combined("", older.items()):
+        told_of = "the receipts of erasures whose entries in the audit were cut"
+        found.append(f"{told_of} are not those that it had: one is missing, or was altered")
     return found
 
 

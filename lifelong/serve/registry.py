@@ -183,7 +183,9 @@ class Registry:
                 return self.verify(number).number
         return None
 
-    def prune(self, keep_learners: int = 5, keep: int = 50, rollback: int = 5) -> list[int]:
+    def prune(
+        self, keep_learners: int = 5, keep: int = 50, rollback: int = 5, records: int = 1000
+    ) -> list[int]:
         """Delete the files of old versions, and return the versions that lost any.
 
         Versions with an alias and the last champions are left whole.
@@ -192,27 +194,41 @@ class Registry:
             keep_learners: how many of the newest versions keep learner.safetensors.
             keep: how many of the newest keep weights.safetensors.
             rollback: how many past champions are left whole.
+            records: how many of the newest are known at all; the others leave MLflow, too.
 
         Raises:
-            ValueError: a number is negative.
+            ValueError: a number is negative, or fewer are to be known than to have weights.
         """
-        if min(keep_learners, keep, rollback) < 0:
-            raise ValueError(f"prune({keep_learners}, {keep}, {rollback}); give 0 or more")
-        pruned, gone = [], set()
+        if min(keep_learners, keep, rollback) < 0 or records < max(keep, 1):
+            given = f"{keep_learners}, {keep}, {rollback}, {records}"
+            raise ValueError(f"prune({given}); give 0 or more, and `records` of at least `keep`")
+        pruned, gone, forgotten = [], set(), []
         with self._lock():
             aliases, history = self._tracking.aliases()
             past = [number for number in history if number != aliases.get("champion")]
             safe = {*aliases.values(), *past[max(0, len(past) - rollback) :]}
             for age, version in enumerate(reversed(self.versions())):
+                if version.number in safe:
+                    continue
                 old = {LEARNER} if age >= keep_learners else set()
                 old |= set(version.hashes) if age >= keep else set()
-                lost = (old & version.hashes.keys()) - set(version.gone)
-                if lost and version.number not in safe:
+                if lost := (old & version.hashes.keys()) - set(version.gone):
                     self._mark(replace(version, pruned=tuple(sorted(lost | {*version.pruned}))))
                     pruned.append(version.number)
                     gone |= {version.number} if age >= keep else set()
-            publish(self.folder, self._tracking, gone)
+                if age >= records:
+                    forgotten.append(version)
+            publish(self.folder, self._tracking, gone | {one.number for one in forgotten})
+            self._forget(forgotten)
         return sorted(pruned)
+
+    def _forget(self, forgotten: Collection[Version]) -> None:
+        """Let nothing be known of versions: folders first, or nobody could explain them."""
+        for version in forgotten:
+            shutil.rmtree(version.folder, ignore_errors=True)
+        gone = [one.number for one in forgotten if not one.folder.exists()]
+        if gone:
+            self._tracking.forget(gone)
 
     def drop_learners(self, numbers: Collection[int]) -> None:
         """Delete learner.safetensors of these versions, whoever points at them: for erasure."""

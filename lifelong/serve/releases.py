@@ -11,15 +11,16 @@ from torch import Tensor
 from lifelong.core import restore
 from lifelong.core.batch import Batch
 from lifelong.serve.bounds import Bounds
+from lifelong.serve.comparison import Comparison, Evidence, Judgement
 from lifelong.serve.config import Release
-from lifelong.serve.gate import Comparison, Evidence, Gate, Judgement
-from lifelong.serve.guardrail import Guardrail
+from lifelong.serve.gate import Gate
 from lifelong.serve.purge import Purge
 from lifelong.serve.registry import Registry, served
 from lifelong.serve.rollout import Exposure, Live, Rollout
 from lifelong.serve.snapshot import Snapshot
 from lifelong.serve.trainer import Came, Trainer
 from lifelong.serve.trial import Trial, right_of
+from lifelong.serve.watch import Watch, lately
 from lifelong.serve.weights import digest_of, model_of, weights_of
 
 Ask = Callable[[str, dict[str, Any]], None]
@@ -71,7 +72,10 @@ class Releases:
         """Of the candidate on trial, or of the last one."""
         self.on_anchors: dict[str, float] = {}
         """What champion and candidate got right of all anchors, when they were last compared."""
-        self.guard: Guardrail | None = None
+        self.guard: Watch | None = None
+        """Of the champion, if it was promoted here."""
+        self._lately = lately()
+        """Whether the champion got the last rows right."""
         self.made: Callable[[int], None] = lambda number: None  # noqa: ARG005
         """Told each version that the learner as it is has become."""
         self._champion: Snapshot | None = None
@@ -132,9 +136,9 @@ class Releases:
             return
         if self._champion is None or self._champion.version != number:
             promoted = self.trial is not None and self.trial.candidate.version == number
-            # Both are scored on the same rows, 1 where the new one alone is right and 0 where the
-            # old one alone is: rows that became harder for both, as a new class is, are no fault.
-            self.guard = Guardrail(0.5, self.settings.tolerance / 2) if promoted else None
+            asked, before = self.settings.guard, list(self._lately)
+            self.guard = Watch(self.settings.tolerance, asked, before) if promoted else None
+            self._lately = lately()
             self._before = self._champion if promoted else None
             self._champion = self._snapshot(number)
             self.trial = self.rollout = None
@@ -173,7 +177,7 @@ class Releases:
         if number != champion.version and self.registry.get(number).retired is None:
             self.trial = Trial(self._snapshot(number), champion, self.trainer.at.offset)
             self.judgement = None
-        self.registry.prune(keep_learners=self.settings.keep)
+        self.registry.prune(keep_learners=self.settings.keep, records=self.settings.records)
 
     def _register(self, champion: int) -> int:
         trainer = self.trainer
@@ -280,13 +284,13 @@ class Releases:
         once = verdict + (" recommended" if recommend else "")
         self._ask("verdict", number, {**body, "report": report, "recommend": recommend}, once=once)
 
-    def _undo(self, guard: Guardrail) -> None:
+    def _undo(self, guard: Watch) -> None:
         """Have the champion of before served again, and the learner go back to it."""
         assert self._champion is not None
         number = self._champion.version
         to = self.registry.previous_champion()
         report = guard.report
-        reason = f"version {number} breached its guardrail after {report['breached_at']} rows"
+        reason = f"version {number} breached {guard.breached} after {guard.rows} rows"
         if self.settings.mode == "automatic" and to is not None:
             # Further back than the log begins, only the weights that are served can go.
             discard = self.registry.get(to).last_offset >= self.trainer.history.begin
@@ -313,9 +317,11 @@ class Releases:
         x = batch.x
         assert isinstance(x, Tensor)
         right = right_of(champion, x, batch.y, batch.task)
-        if self.guard is not None and self._before is not None:
-            before = right_of(self._before, x, batch.y, batch.task)
-            self.guard.add((1.0 + right.astype(float) - before.astype(float)) / 2)
+        self._lately.extend(right.tolist())
+        if self.guard is not None:
+            old = self._before
+            before = None if old is None else right_of(old, x, batch.y, batch.task)
+            self.guard.add(right, before)
         if trial is not None and came[0][0] > trial.offset:
             other = right_of(trial.candidate, x, batch.y, batch.task)
             trial.add(right, other, [self._slice(id) for _, id, _ in came])

@@ -187,6 +187,7 @@ class Retention:
         keep: as it was configured; "all" for no trimming.
         remember: how many trimmed events' ids stay known, so that sending one again adds nothing.
         compact: seconds after which the file is rewritten, if something was trimmed; 0 for never.
+        decisions: entries of the audit that stay, at least; 0 for all.
         held: whether something is being decided that needs the log as it is.
         clock: seconds since 1970.
     """
@@ -200,13 +201,14 @@ class Retention:
         *,
         remember: int = 1_000_000,
         compact: float = 86_400.0,
+        decisions: int = 0,
         held: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._log, self._trainer, self._audit = log, trainer, audit
         self.keep = Keep.of(keep)
         self._text, self._remember, self._compact = keep, remember, compact
-        self._held, self._clock = held, clock
+        self._decisions, self._held, self._clock = decisions, held, clock
         self._after: int | None = 0  # what a process before this one left is removed first
 
     def step(self) -> float:
@@ -226,6 +228,9 @@ class Retention:
             return True
         if self._due():
             self._log.rewrite()
+            return True
+        if self._decisions and self._audit.entries_kept > self._decisions + self._decisions // 10:
+            self._audit.cut(self._decisions)
             return True
         return self._log.free > PAGES and self._log.give_back(PAGES) > PAGES
 

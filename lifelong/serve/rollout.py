@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ from lifelong.serve.traffic import Assignment, Ramp
 
 FILE = "canary.json"
 _CHUNK = 1000
+_USERS = 1_000_000
+"""Users that are told apart in one canary; those who come later add nothing to the test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,31 @@ class Exposure:
         return Assignment(self.champion, self.challenger, self.share)
 
 
+class Blocks:
+    """Compare two streams of rights and wrongs block by block; see `Live`.
+
+    Example:
+        >>> blocks = Blocks()
+        >>> for new, right in [(False, True), (False, False), (True, True)]:
+        ...     blocks.add(new, right)
+        >>> blocks.test.n, blocks.test.mean
+        (1, 0.5)
+    """
+
+    def __init__(self, alpha: float = 0.05) -> None:
+        self.test = PairedTest(alpha)
+        self._open = [[0, 0], [0, 0]]  # of old and new: rows in the block, and how many were right
+
+    def add(self, new: bool, right: bool) -> None:
+        """Take in a row of the new or the old stream."""
+        self._open[new][0] += 1
+        self._open[new][1] += right
+        (rows, old), (others, good) = self._open
+        if rows and others:
+            self.test.add([good / others - old / rows])
+            self._open = [[0, 0], [0, 0]]
+
+
 class Live:
     r"""What champion and challenger got right of the requests that each of them answered.
 
@@ -120,8 +148,12 @@ class Live:
     any time; ours end by themselves, and their differences go to the test of Waudby-Smith & Ramdas
     2024 (arXiv:2010.09686, see `PairedTest`), which holds however often one looks.
 
-    Rows of one user are taken as independent. Where few users send most rows they are not, and the
-    test is too sure of itself.
+    Rows of one user go right and wrong together, and he is answered by one version: twenty users
+    with a hundred rows each say as much about the versions as twenty rows, not two thousand. So the
+    test takes the first labelled row of each user alone. Who he is answered by is drawn by a hash,
+    whatever was seen before, so the mean of a block given the past is what it should be however
+    much his rows resemble each other. A request without a subject is a user of its own. What is
+    told of the difference on all rows is a mean, without a promise; `tolerance` is for that one.
 
     Args:
         log: with the predictions and their labels. All that is known here is read from it, so a
@@ -134,11 +166,11 @@ class Live:
         self.log = log
         self.exposure = exposure
         self.at = exposure.since
-        self.test = PairedTest(alpha)
         self.right = {exposure.champion: 0, exposure.challenger: 0}
         self.rows = {exposure.champion: 0, exposure.challenger: 0}
-        # Of each version in the open block: rows, and how many of them were right.
-        self._block = {exposure.champion: [0, 0], exposure.challenger: [0, 0]}
+        self.users: dict[int, int] = {exposure.champion: 0, exposure.challenger: 0}
+        self._of_users, self._of_rows = Blocks(alpha), Blocks(alpha)
+        self._known: set[int] = set()  # hashes of the users that have had a labelled row
 
     def read(self) -> bool:
         """Take in the next events, and say whether there may be more."""
@@ -147,6 +179,16 @@ class Live:
             self._take(event)
             self.at = event.offset
         return len(events) == _CHUNK
+
+    @property
+    def test(self) -> PairedTest:
+        """The challenger's lead, by one row of each user."""
+        return self._of_users.test
+
+    @property
+    def lead(self) -> float:
+        """The mean of the challenger's lead on all rows, at the same times."""
+        return self._of_rows.test.mean
 
     @property
     def worse(self) -> bool:
@@ -160,6 +202,8 @@ class Live:
             "share": self.exposure.share,
             "rows": {str(version): rows for version, rows in self.rows.items()},
             "right": {str(version): right for version, right in self.right.items()},
+            "users": {str(version): users for version, users in self.users.items()},
+            "lead": self.lead,
             "blocks": self.test.n,
             "difference": self.test.mean,
             "low": low,
@@ -175,7 +219,8 @@ class Live:
         return (
             f"canary: version {of.challenger} has {new:.4f} of its {self.rows[of.challenger]} rows "
             f"and version {of.champion} {old:.4f} of its {self.rows[of.champion]}; the difference "
-            f"at the same times is {self.test.mean:+.4f}, within {low:+.4f} to {high:+.4f}"
+            f"at the same times is {self.lead:+.4f}, and by the first rows of "
+            f"{sum(self.users.values())} users within {low:+.4f} to {high:+.4f}"
         )
 
     def _take(self, event: Event) -> None:
@@ -186,17 +231,29 @@ class Live:
         if prediction is None or prediction.offset <= self.exposure.since:
             return
         version: int = prediction.data["version"]
-        if version not in self._block or (row := labelled(self.log, event)) is None:
+        if version not in self.rows or (row := labelled(self.log, event)) is None:
             return
         right = bool(np.ravel(prediction.data["output"]).argmax() == row.y)
         self.rows[version] += 1
         self.right[version] += right
-        self._block[version][0] += 1
-        self._block[version][1] += right
-        old, new = (self._block[v] for v in (self.exposure.champion, self.exposure.challenger))
-        if old[0] and new[0]:
-            self.test.add([new[1] / new[0] - old[1] / old[0]])
-            old[:] = new[:] = [0, 0]
+        new = version == self.exposure.challenger
+        self._of_rows.add(new, right)
+        user = _user(prediction)
+        if user not in self._known and len(self._known) < _USERS:
+            self._known.add(user)
+            self.users[version] += 1
+            self._of_users.add(new, right)
+
+
+def _user(prediction: Event) -> int:
+    """Return a hash of who a prediction is for: its subject, or else the request it came in."""
+    who, place = prediction.id.rpartition(".")[::2]
+    if prediction.subject is not None:
+        who, when = prediction.subject, None
+    else:  # rows of one request have its id, a place, and the time of their answer
+        who, when = (who if place.isdecimal() and who else prediction.id), prediction.time
+    digest = hashlib.blake2b(repr((who, when)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 class Step(NamedTuple):
@@ -245,7 +302,7 @@ class Rollout:
         ramp = settings.ramp() if settings.share is not None else Ramp([(0, share)])
         lasted = self.now() - live.exposure.changed >= settings.seconds
         if lasted and rows >= ramp.complete_at + settings.rows and ramp.share(rows) <= share:
-            if live.test.mean < -self.tolerance:
+            if live.lead < -self.tolerance:
                 return Step("withdraw", 0.0, f"behind by more than {self.tolerance}; {told}")
             return Step("complete", share, told)
         if lasted and ramp.share(rows) > share:

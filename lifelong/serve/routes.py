@@ -5,149 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from queue import Full
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
-from prometheus_client import CollectorRegistry
 
 from lifelong.core.errors import LogError
-from lifelong.serve.auth import Keys, Refused
+from lifelong.serve.auth import Refused
 from lifelong.serve.batching import Answer, MicroBatcher
+from lifelong.serve.decisions import Decisions, new_id
 from lifelong.serve.events import Event
-from lifelong.serve.paging import Page, page_of
-from lifelong.serve.records import Plain
-from lifelong.serve.schema import (
+from lifelong.serve.messages import (
     Challenge,
     Erase,
     Erased,
     Example,
     Judged,
     Label,
-    Malformed,
     Predict,
     Promote,
     Rollback,
-    Schema,
     Withdraw,
-    decode,
 )
-from lifelong.serve.snapshot import Holder
-from lifelong.serve.traffic import Choice
+from lifelong.serve.paging import page_of
+from lifelong.serve.parts import Parts, Reply
+from lifelong.serve.records import Plain
+from lifelong.serve.schema import Malformed, decode
 
 _log = logging.getLogger("lifelong.serve")
-
-
-class Reply(NamedTuple):
-    """An HTTP status and what is sent as JSON."""
-
-    status: int
-    content: Any
-
-
-async def _unsupported(*_: object) -> Any:
-    raise Refused(501, "this service was started without that", "start it with a registry")
-
-
-async def _nothing(*_: object) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the service is made of.
-
-    Attributes:
-        schema: of rows and labels.
-        holder: the versions that answer.
-        submit: adds an event to the log; the future gets its offset once it is durable. Raises
-            `queue.Full` at once where there is no room. The future fails with a `LogError`, which
-            is a ValueError too where only this event is at fault: its id has another content.
-        find: looks an event up by id; is called in the event loop's thread.
-        keys: who may do what.
-        versions: lists all versions.
-        promote: (version, reason, who) makes that version the champion, in the registry and in
-            `holder`, and returns its number. Doing it twice must do no harm.
-        rollback: (version or None for the one before, reason, who) likewise.
-        challenge: (version, share, reason, who) has a version answer that share of the users, and
-            returns its number. Doing it twice must do no harm; nor with what follows.
-        withdraw: (version, reason, who) has it answer nobody.
-        judged: (version, verdict, reasons, report, whether to recommend it, who) keeps a verdict.
-        candidate: tells what is on trial, what came of it, and what is recommended.
-        erase: (subject, who, offset of the erasure's event) removes what the api itself keeps of a
-            subject, and returns how many events. The event for the trainer is in the log before.
-        removed: (offset of the erasure's event, events, offset that a learner has to be past, who)
-            is told when that is done.
-        erased: (state, offset, facts) is told how far the trainer has come with all erasures up to
-            an offset, and returns which those were.
-        receipt: of an erasure, by its event's offset; None if there is none.
-        named: what a subject is called in an erasure's event, which stays in the log.
-        status: returns everything that the console shows.
-        quarantine: returns a page of the rows that were not learned from.
-        audit: returns a page of the decisions.
-        first_of: the offset of the first event of a subject; of the next event if there is none.
-        traces_of: what was learned from a subject's events that the log no longer has, for the
-            erasure event: {"forget": keys of rows, "first": offset, "unknown": offset}.
-        learned_until: the last offset that a version had learned from.
-        bar: has no version that learned from events after an offset promoted any more.
-        choose: who answers a subject, or the id of a request without one.
-        not_ready: why no requests should be sent here now; None if they should.
-        log: "durable" answers a prediction once its event is; "async" at once. In both, a
-            prediction whose event finds no room is refused, and labels and examples are durable.
-        batch_rows: rows in a batch of the model, and in one request at most.
-        most_waiting: rows that may wait for the model.
-        threaded: whether the model computes in a thread of its own.
-        most_bytes: of a request's body.
-        most_events: labels or examples in one request.
-        seconds_to_send: in which a request's body must have come.
-        metrics: what /metrics shows; the service adds its own.
-        clock: seconds since 1970, for the time of events.
-    """
-
-    schema: Schema
-    holder: Holder
-    submit: Callable[[Event], Future[int] | asyncio.Future[int]]
-    find: Callable[[str], Event | None]
-    keys: Keys = field(default_factory=Keys)
-    versions: Callable[[], Awaitable[Sequence[dict[str, Any]]]] = _unsupported
-    promote: Callable[[int, str, str], Awaitable[int]] = _unsupported
-    rollback: Callable[[int | None, str, str], Awaitable[int]] = _unsupported
-    challenge: Callable[[int, float, str, str], Awaitable[int]] = _unsupported
-    withdraw: Callable[[int, str, str], Awaitable[int]] = _unsupported
-    judged: Callable[[int, str, list[str], dict[str, Any], bool, str], Awaitable[int]] = (
-        _unsupported
-    )
-    candidate: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
-    erase: Callable[[str, str, int], Awaitable[int]] = _unsupported
-    removed: Callable[[int, int, int, str], Awaitable[None]] = _nothing
-    erased: Callable[[str, int, dict[str, Any]], Awaitable[list[int]]] = _unsupported
-    receipt: Callable[[int], Awaitable[dict[str, Any] | None]] = _unsupported
-    named: Callable[[str], str] = str
-    status: Callable[[], Awaitable[dict[str, Any]]] = _unsupported
-    quarantine: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
-    audit: Callable[[Page], Awaitable[list[dict[str, Any]]]] = _unsupported
-    first_of: Callable[[str], int] = lambda _: 1
-    traces_of: Callable[[str], dict[str, Any]] = lambda _: {}
-    learned_until: Callable[[int], int] = lambda _: 0
-    bar: Callable[[int], Awaitable[None]] = _nothing
-    choose: Callable[[str], Choice] = lambda _: Choice("champion")
-    not_ready: Callable[[], str | None] = lambda: None
-    log: Literal["durable", "async"] = "durable"
-    batch_rows: int = 64
-    most_waiting: int = 1024
-    threaded: bool = False
-    most_bytes: int = 1_000_000
-    most_events: int = 1000
-    seconds_to_send: float = 30.0
-    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
-    clock: Callable[[], float] = time.time
 
 
 class Routes:
@@ -176,7 +65,7 @@ class Routes:
         self._on_event = on_event
         self.lost: str | None = None
         """Why the newest event that was acknowledged before it was durable never became so."""
-        self._deciding = asyncio.Lock()
+        self._decisions = Decisions(parts, self._record)
         self._predict = msgspec.json.Decoder(Predict)
         self._labels = msgspec.json.Decoder(Label | list[Label])
         self._examples = msgspec.json.Decoder(Example | list[Example])
@@ -202,7 +91,7 @@ class Routes:
         else:
             rows = schema.rows(several, self.parts.batch_rows)
             features = schema.numbers(several, rows=True)
-        id = request.id or _new_id()
+        id = request.id or new_id()
         tasks = None if request.task is None else np.full(len(rows), request.task, np.int64)
         choice = self.parts.choose(request.subject or id)
         answer = await self.batcher.submit(rows, tasks, choice.arm)
@@ -258,7 +147,7 @@ class Routes:
             schema.row(example.x, name + "x")
             data = {"x": schema.numbers(example.x), "y": schema.label(example.y, name + "y")}
             data |= {"slice": example.slice} if example.slice else {}
-            id = example.id or _new_id()
+            id = example.id or new_id()
             event = Event("example", id, self.parts.clock(), data)
             events.append(replace(event, task=example.task, subject=example.subject, source=caller))
         return await self._accepted(events)
@@ -290,40 +179,51 @@ class Routes:
     async def promote(self, caller: str, body: bytes) -> Reply:
         """Serve a version."""
         request = decode(self._promote, body)
-        act = partial(self.parts.promote, request.version, request.reason, caller)
-        return await self._decide("promote", request.id, request.reason, caller, act)
+        asked = self._decisions.asked("promote", request, caller, version=request.version)
+        return await self._decisions.decide(
+            asked, lambda version: self.parts.promote(version, request.reason, caller)
+        )
 
     async def rollback(self, caller: str, body: bytes) -> Reply:
         """Serve an earlier version."""
         request = decode(self._rollback, body)
-        if request.discard and request.to is not None:
-            self.parts.learned_until(request.to)  # refused before anything is done
-        act = partial(self.parts.rollback, request.to, request.reason, caller)
-        return await self._decide(
-            "rollback", request.id, request.reason, caller, act, discard=request.discard
+        asked = self._decisions.asked("rollback", request, caller, version=request.to)
+        return await self._decisions.decide(
+            asked,
+            lambda version: self.parts.rollback(version, request.reason, caller),
+            discard=request.discard,
         )
 
     async def challenge(self, caller: str, body: bytes) -> Reply:
         """Have a version answer a share of the users."""
         request = decode(self._challenge, body)
-        act = partial(self.parts.challenge, request.version, request.share, request.reason, caller)
-        more = {"share": request.share}
-        return await self._decide("challenge", request.id, request.reason, caller, act, more=more)
+        share = request.share
+        asked = self._decisions.asked(
+            "challenge", request, caller, version=request.version, share=share
+        )
+        return await self._decisions.decide(
+            asked, lambda version: self.parts.challenge(version, share, request.reason, caller)
+        )
 
     async def withdraw(self, caller: str, body: bytes) -> Reply:
         """Have a version answer nobody."""
         request = decode(self._withdraw, body)
-        act = partial(self.parts.withdraw, request.version, request.reason, caller)
-        return await self._decide("withdraw", request.id, request.reason, caller, act)
+        asked = self._decisions.asked("withdraw", request, caller, version=request.version)
+        return await self._decisions.decide(
+            asked, lambda version: self.parts.withdraw(version, request.reason, caller)
+        )
 
     async def verdict(self, caller: str, body: bytes) -> Reply:
         """Keep what was found about a candidate, and recommend it if that is asked."""
         said = decode(self._judged, body)
-        facts = (said.version, said.verdict, said.reasons, said.report, said.recommend)
-        act = partial(self.parts.judged, *facts, caller)
-        reason = "; ".join(said.reasons)
-        more = {"verdict": said.verdict, "recommend": said.recommend}
-        return await self._decide("verdict", said.id, reason, caller, act, more=more)
+        facts = (said.verdict, said.reasons, said.report, said.recommend)
+        asked = self._decisions.asked(
+            "verdict", said, caller, version=said.version, verdict=said.verdict
+        )
+        asked |= {"recommend": said.recommend}
+        return await self._decisions.decide(
+            asked, lambda version: self.parts.judged(version, *facts, caller), lasting=False
+        )
 
     async def candidate(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
         """Tell what is on trial, what came of it, and what is recommended."""
@@ -332,7 +232,7 @@ class Routes:
     async def erase(self, caller: str, body: bytes) -> Reply:
         """Have a subject forgotten."""
         request = decode(self._erase, body)
-        id = f"erasure:{request.id or _new_id()}"
+        id = f"erasure:{request.id or new_id()}"
         named = self.parts.named(request.subject)
         # The event first: what follows can be done again, an erasure nobody knows of cannot.
         known = self.parts.find(id)
@@ -344,15 +244,16 @@ class Routes:
             [offset] = await self._record([replace(event, source=caller)])
         else:
             data, offset = known.data, known.offset
-        events = await self.parts.erase(request.subject, caller, offset)
+        trimmed = len(data.get("forget", ())) + data.get("earlier", 0)
+        unknown = data.get("unknown", 0)
+        facts = {"exact": not trimmed and not unknown, "trimmed": trimmed, "unknown_until": unknown}
+        events = await self.parts.erase(request.subject, caller, offset, facts)
         # And one after: what came in between may have been learned before it was removed.
         again = {"first": offset}
         done = Event("erasure", f"{id}:done", self.parts.clock(), again, subject=named)
         [until] = await self._record([replace(done, source=caller)])
         await self.parts.removed(offset, events, until, caller)
-        trimmed, unknown = len(data.get("forget", ())), data.get("unknown", 0)
-        exact = {"exact": not trimmed and not unknown, "trimmed": trimmed, "unknown_until": unknown}
-        return Reply(202, {"id": id, "offset": offset, **exact})
+        return Reply(202, {"id": id, "offset": offset, **facts})
 
     async def erasure(self, caller: str, body: bytes) -> Reply:  # noqa: ARG002
         """Tell how far an erasure has come; `body` is its id."""
@@ -394,42 +295,6 @@ class Routes:
     async def _accepted(self, events: list[Event]) -> Reply:
         offsets = await self._record(events)
         return Reply(202, {"ids": [event.id for event in events], "offsets": offsets})
-
-    async def _decide(
-        self,
-        action: str,
-        id: str | None,
-        reason: str,
-        caller: str,
-        act: Callable[[], Awaitable[int]],
-        discard: bool = False,
-        more: Mapping[str, Any] | None = None,
-    ) -> Reply:
-        id = f"decision:{id or _new_id()}"
-        async with self._deciding:
-            # Sent again after a crash, a decision must not undo what was decided since.
-            known = self.parts.find(id)
-            if known is not None and known.data.get("action") != action:
-                what = f"{id[:60]!r} is the id of another decision"
-                raise Refused(409, what, "send another id")
-            if known is None:
-                number = await act()
-                data = {
-                    "action": action,
-                    "version": number,
-                    "reason": reason,
-                    "by": caller,
-                    **(more or {}),
-                }
-                if discard:
-                    data["discard_after"] = self.parts.learned_until(number)
-                    await self.parts.bar(data["discard_after"])
-                known = Event("decision", id, self.parts.clock(), data, source=caller)
-                [offset] = await self._record([known])
-            else:
-                offset = known.offset
-        version = known.data["version"]
-        return Reply(200, {"id": id, "action": action, "version": version, "offset": offset})
 
     async def _record(self, events: list[Event]) -> list[int]:
         """Log events and return their offsets; say which cannot be, the others are."""
@@ -489,10 +354,6 @@ class Routes:
         elif not isinstance(error, ValueError):  # else the log has a first one of that id
             self.lost = str(error)
             _log.error("the log refused a prediction that was answered: %s", error)
-
-
-def _new_id() -> str:
-    return os.urandom(16).hex()
 
 
 def _result(future: Future[int] | asyncio.Future[int]) -> asyncio.Future[int]:

@@ -20,6 +20,7 @@ import apsw
 
 from lifelong.core.errors import LogError
 from lifelong.serve.records import COLUMNS, digest_of
+from lifelong.serve.scrubbing import Pages, zero
 from lifelong.serve.tail import Tail
 
 SQLITE = (3, 51, 3)
@@ -27,7 +28,8 @@ SQLITE = (3, 51, 3)
 _FORMAT = 0x4C4C4F47
 _SCHEMA = 2
 _WAIT_MS = 10_000
-_CHUNK = 1_000
+SCRUBBED = 128
+"""Pages that are looked at while others wait to write."""
 _SETTINGS = {
     "synchronous": 2,  # FULL: each commit waits for the disk
     "fullfsync": 1,  # macOS, where fsync alone does not wait
@@ -74,6 +76,8 @@ class Store:
         self.folder = folder
         self.path = folder / "events.db"
         self.lock = threading.RLock()
+        self._scrubbing = threading.Lock()
+        self._patience = _WAIT_MS / 1000
         self.writer: apsw.Connection | None = None
         self.given = 0
         """The last offset that was given out."""
@@ -219,14 +223,54 @@ class Store:
                         db.execute("ROLLBACK")
                 raise
 
-    def scrub(self) -> None:
-        """Rewrite the whole file, so that no byte of what was removed stays."""
-        with self.explained("rewrite"):
+    def scrub(self, pause: float = 0.0) -> None:
+        """Zero every byte that no row uses, so that no byte of what was removed stays.
+
+        In steps of `SCRUBBED` pages, between which others may write.
+
+        Args:
+            pause: after each step, as a multiple of what it took.
+        """
+        with self._scrubbing, self.explained("rewrite"):
+            with self.writing("rewrite") as db:
+                asked = db.execute("SELECT scrub FROM state").get
+                db.execute("UPDATE state SET stale = 2 WHERE stale")  # 1 where more is trimmed
+            page: int | None = 2
+            while page is not None:
+                start = time.perf_counter()
+                page = self._scrub_some(page)
+                if pause:  # who waits gets the lock only while nobody else asks for it
+                    time.sleep(max(pause * (time.perf_counter() - start), 0.0005))
+            with self.lock:
+                self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            with self.writing("rewrite") as db:
+                done = "UPDATE state SET scrub = scrub - ?, rewritten = ?, "
+                done += "stale = CASE stale WHEN 2 THEN 0 ELSE stale END"
+                db.execute(done, (asked, time.time()))
+
+    def _scrub_some(self, first: int) -> int | None:
+        """Zero what is unused in the next pages; return the page to go on with, None at the end."""
+        with self.lock:
+            self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)  # all pages are in the file now
             assert self.writer is not None
-            self.writer.execute("VACUUM")  # zeroed cells are not enough: pages keep stale copies
-            self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            done = "UPDATE state SET scrub = 0, stale = 0, rewritten = ?"
-            self.writer.execute(done, (time.time(),))
+            pages = Pages(self.writer)
+            last = min(first + SCRUBBED - 1, pages.count)
+            if zero(pages, first, last):
+                self.writer.release_memory()  # or it would write what it has read before
+            return last + 1 if last < pages.count else None
+
+    def _checkpoint(self, mode: int) -> None:
+        """Bring all of the WAL into the file; readers of an older state are waited for."""
+        until = time.monotonic() + self._patience
+        while True:
+            if self.writer is None:
+                raise LogError(f"cannot rewrite: the log in {self.folder} is closed")
+            frames, done = self.writer.wal_checkpoint(mode=mode)
+            if frames == done:
+                return
+            if time.monotonic() > until:
+                raise LogError(f"cannot rewrite {self.path}: somebody reads an old state of it")
+            time.sleep(0.005)
 
     def give_back(self, pages: int) -> int:
         """Return up to so many free pages to the file system; tell how many are left."""

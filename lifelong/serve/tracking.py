@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lifelong.core.errors import RegistryError
 from lifelong.serve.runs import ID_TAG, asked, connect, experiment_of, lock_of, locked, log_run
 
 _PAGE = 1000
@@ -36,6 +39,7 @@ class Tracking:
             raise ValueError(f"a model named {name!r}; use letters, digits, '_' and '-'")
         self.name = name
         self._client = connect(database)
+        self._database = database
         with asked(f"open {database}"), locked(lock_of(database)):
             self._experiment = experiment_of(self._client, name, database)
             if not self._client.search_registered_models(f"name='{name}'", max_results=1):
@@ -112,6 +116,30 @@ class Tracking:
             metrics=[(key, value, record["last_offset"]) for key, value in metrics.items()],
             when=record["time"],
         )
+
+    def forget(self, numbers: Collection[int]) -> None:
+        """Delete versions and their runs for good; never the newest, whose number would come again.
+
+        MLflow's own deletion leaves a row that says so, and its file would grow for ever. What is
+        deleted here it has no way to refer to: no alias may point at these versions.
+        """
+        query = "SELECT m.name FROM sqlite_master m, pragma_table_info(m.name) c "
+        query += "WHERE m.type = 'table' AND c.name = 'run_uuid'"
+        try:
+            with contextlib.closing(sqlite3.connect(self._database, timeout=60.0)) as db, db:
+                tables = [table for (table,) in db.execute(query)]
+                for number in numbers:
+                    which = "WHERE name = ? AND version = ?"
+                    one = (self.name, number)
+                    runs = db.execute(f"SELECT run_id FROM model_versions {which}", one).fetchall()
+                    for table in ("model_version_tags", "model_versions"):
+                        db.execute(f"DELETE FROM {table} {which}", one)
+                    for table in sorted(tables, key="runs".__eq__):  # that one last
+                        db.executemany(f"DELETE FROM {table} WHERE run_uuid = ?", runs)
+        except sqlite3.Error as error:
+            raise RegistryError(
+                f"cannot delete old versions in {self._database}: {error}"
+            ) from error
 
     def aliases(self) -> tuple[dict[str, int], list[int]]:
         """Return the version that each alias points at, and the champions so far, oldest first."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lifelong.serve.gate import Comparison
+from lifelong.serve.comparison import Comparison
 from lifelong.serve.sequential import PairedTest
 from lifelong.serve.snapshot import Snapshot
 

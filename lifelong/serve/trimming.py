@@ -17,6 +17,16 @@ DECISIONS = 1_000
 _LABELS = "SELECT offset FROM events WHERE about = ? AND kind = 'label' ORDER BY offset"
 
 
+_WHOLE = """
+    SELECT offset, id FROM events WHERE kind = 'example' AND subject = ?1 AND offset <= ?2 UNION
+    SELECT p.offset, p.id FROM events p JOIN events l ON l.about = p.id AND l.kind = 'label'
+    WHERE p.kind = 'prediction' AND p.subject = ?1 AND max(p.offset, l.offset) <= ?2 UNION
+    SELECT l.offset, p.id FROM events l JOIN events p ON p.id = l.about AND p.kind = 'prediction'
+    WHERE l.kind = 'label' AND l.subject = ?1 AND max(p.offset, l.offset) <= ?2
+"""
+"""Rows of a subject that were whole before the log's beginning, as far as they are still there."""
+
+
 class Traces(NamedTuple):
     """What was learned from a subject's events that have been trimmed since.
 
@@ -73,12 +83,18 @@ def count(db: apsw.Connection, changes: Mapping[str, int]) -> None:
 
 
 def traces(store: Store, subject: str) -> Traces:
-    """Tell what was learned from this subject's events that have been trimmed."""
-    query = "SELECT row, offset FROM gone WHERE subject = ? ORDER BY offset"
+    """Tell what was learned from this subject's events that have been trimmed.
+
+    Those before the log's beginning that are still to be removed count, too: no learner goes back
+    behind them any more.
+    """
+    query = "SELECT offset, row FROM gone WHERE subject = ?"
     with store.reading() as db:
-        found: list[Any] = db.execute(query, (key(store, subject, 8),)).fetchall()
-        first = found[0][1] if found else None
-        return Traces([row for row, _ in found], first, db.execute("SELECT forgot FROM state").get)
+        found = dict[int, int](db.execute(query, (key(store, subject, 8),)))
+        trimmed, forgot = db.execute("SELECT trimmed, forgot FROM state").get
+        found |= {offset: key_of(id) for offset, id in db.execute(_WHOLE, (subject, trimmed))}
+        rows = dict.fromkeys(found[offset] for offset in sorted(found))
+        return Traces(list(rows), min(found, default=None), forgot)
 
 
 def forget_traces(store: Store, db: apsw.Connection, subject: str) -> None:
@@ -127,7 +143,8 @@ def sweep(store: Store, after: int, limit: int) -> tuple[int | None, int]:
             if kind == "decision" and offset >= oldest:
                 continue
             leaving = _with_it(db, offset, kind, id, trimmed)
-            learned = {one: key_of(id) for one in leaving[:1] if kind == "example" or leaving[1:]}
+            whole = kind == "example" or len(leaving) > 1
+            learned = dict.fromkeys(leaving, key_of(id)) if whole else {}
             removed += remove(store, db, leaving, learned)
         if removed:
             db.execute("UPDATE state SET stale = 1")

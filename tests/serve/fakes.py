@@ -18,7 +18,7 @@ from lifelong.serve.app import create_app
 from lifelong.serve.auth import ROLES, Key, Keys, hash_of
 from lifelong.serve.batching import Busy
 from lifelong.serve.events import Event
-from lifelong.serve.routes import Parts
+from lifelong.serve.parts import Parts
 from lifelong.serve.schema import Schema
 from lifelong.serve.snapshot import Holder, Snapshot
 
@@ -100,8 +100,8 @@ class FakeVersions:
         self.served.append(version)
         return version
 
-    async def rollback(self, to: int | None, reason: str, who: str) -> int:
-        return await self.promote(self.served[-2] if to is None else to, reason, who)
+    async def previous(self) -> int:
+        return self.served[-2]
 
     async def challenge(self, version: int, share: float, reason: str, who: str) -> int:
         self.holder.challenger = numbered(version)
@@ -119,9 +119,9 @@ class FakeVersions:
     async def candidate(self):
         return {"mode": "recommend", "recommended": 4}
 
-    async def erase(self, subject: str, who: str, erasure: int) -> int:
+    async def erase(self, subject: str, who: str, erasure: int, facts: dict) -> int:
         self.erased.append(subject)
-        self.receipts[erasure] = {"erasure": erasure, "state": "accepted"}
+        self.receipts[erasure] = {"erasure": erasure, "state": "accepted", **facts}
         return 3
 
     async def removed(self, erasure: int, events: int, until: int, who: str) -> None:
@@ -177,7 +177,8 @@ def parts(events: FakeLog | None = None, **settings) -> Parts:
         "keys": all_keys(),
         "versions": versions.versions,
         "promote": versions.promote,
-        "rollback": versions.rollback,
+        "rollback": versions.promote,
+        "previous": versions.previous,
         "challenge": versions.challenge,
         "withdraw": versions.withdraw,
         "judged": versions.judged,

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lifelong.core.errors import LogError, UnknownTask
-from lifelong.serve.app import ROUTES
 from lifelong.serve.auth import ROLES, Key, Keys, hash_of
 from lifelong.serve.schema import Schema
 from lifelong.serve.snapshot import Holder, Snapshot
+from lifelong.serve.table import ROUTES
 from lifelong.serve.traffic import Choice
 
 BODIES = {
@@ -199,8 +199,9 @@ def test_a_decision_that_cannot_be_done_is_not_logged():
 def test_erasure_is_logged_and_done():
     log, erased = FakeLog(), []
 
-    async def erase(subject, who, erasure):
+    async def erase(subject, who, erasure, facts):
         assert log.events  # durable before anything is removed
+        assert facts["exact"]
         erased.append((subject, who, erasure))
         return 2
 

@@ -1,7 +1,8 @@
 import json
 
 from lifelong.serve.bounds import Bounds
-from lifelong.serve.gate import Comparison, Evidence, Gate
+from lifelong.serve.comparison import Comparison, Evidence
+from lifelong.serve.gate import Gate
 from lifelong.serve.sequential import PairedTest
 
 

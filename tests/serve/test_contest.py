@@ -1,7 +1,8 @@
 import numpy as np
 
+from lifelong.serve.comparison import Evidence
 from lifelong.serve.contest import POINTS, Contest
-from lifelong.serve.gate import Evidence, Gate
+from lifelong.serve.gate import Gate
 from lifelong.serve.sequential import PairedTest
 
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from malformed import run
 from running import Running
 
-from lifelong.serve.app import ROUTES
 from lifelong.serve.client import Client
+from lifelong.serve.table import ROUTES
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", app_of(parts()))
 ROLES = {route.path: route.role for route in ROUTES}

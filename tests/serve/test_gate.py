@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.serve.gate import Comparison, Evidence, Gate, Judgement
+from lifelong.serve.comparison import Comparison, Evidence, Judgement
+from lifelong.serve.gate import Gate
 from lifelong.serve.sequential import PairedTest
 
 KEPT = Comparison(2000, champion=1900, candidate=1895, lost=15)

@@ -336,7 +336,9 @@ def test_an_erasure_that_was_cut_off_is_completed_at_the_next_opening(tmp_path, 
             who = [chance.choice(["ANNSECRET", "bob"]) for _ in range(50)]
             log.append([prediction(f"{chance.random()}-{name}", name) for name in who])
         with monkeypatch.context() as patch:
-            patch.setattr(log._store, "scrub", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
+            patch.setattr(
+                log._store, "scrub", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt())
+            )
             with pytest.raises(KeyboardInterrupt):
                 log.erase("ANNSECRET")
         kept = ids(log)
@@ -352,6 +354,7 @@ def test_an_erasure_that_was_cut_off_is_completed_at_the_next_opening(tmp_path, 
 def test_an_erasure_waits_for_readers_and_says_if_one_stays(log, monkeypatch):
     with_two_subjects(log)
     log._store.writer.set_busy_timeout(50)
+    monkeypatch.setattr(log._store, "_patience", 0.05)
     with log._store.reading() as db:
         db.execute("SELECT count(*) FROM events").fetchall()
         with pytest.raises(LogError, match="rewrite"):

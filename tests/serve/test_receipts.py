@@ -100,3 +100,14 @@ def test_a_damaged_salt_is_named(tmp_path):
     (tmp_path / "erasures" / "salt").write_bytes(b"short")
     with pytest.raises(AuditError, match="salt is damaged: 5 bytes"):
         receipts(tmp_path)
+
+
+def test_rows_that_an_erasure_could_not_take_out_are_known_to_the_next(tmp_path):
+    held = receipts(tmp_path)
+    assert held.trimmed("ann") == 0
+    facts = {"exact": False, "trimmed": 3, "unknown_until": 0}
+    held.accepted(7, "ann", [], facts)
+    assert held.get(7)["exact"] is False
+    held.accepted(9, "bob", [4], {"exact": True, "trimmed": 0, "unknown_until": 0})
+    again = receipts(tmp_path)
+    assert (again.trimmed("ann"), again.trimmed("bob"), again.trimmed("carl")) == (3, 0, 0)

@@ -288,6 +288,51 @@ def test_pruning_leaves_what_is_served_and_what_to_go_back_to(registry, folder):
         registry.prune(keep=-1)
 
 
+def test_of_old_versions_nothing_stays_and_numbers_do_not_come_again(registry, folder):
+    for n in range(1, 9):
+        add(registry, n)
+    for n in (1, 2, 3):
+        registry.set_alias("champion", n)
+    registry.retire(4, "erasure 17")
+    registry.prune(keep_learners=1, keep=2, rollback=1, records=3)
+    assert [v.number for v in registry.versions()] == [2, 3, 6, 7, 8]
+    assert {f.name for f in (folder / "versions").iterdir() if f.name.isdecimal()} == {
+        "2", "3", "6", "7", "8",
+    }  # fmt: skip
+    assert served(folder)["previous"] == [2]
+    with sqlite3.connect(folder / "registry.db") as db:
+        for table in ("model_versions", "runs"):
+            assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (5,)
+        left = "SELECT count(DISTINCT run_uuid) FROM {}"
+        assert db.execute(left.format("params")).fetchone() == (5,)
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    db.close()
+    with pytest.raises(RegistryError):
+        registry.get(4)
+    again = Registry(folder)
+    add(again, 9)
+    assert again.versions()[-1].number == 9
+    with pytest.raises(ValueError, match="`records` of at least `keep`"):
+        registry.prune(keep=5, records=4)
+
+
+def test_a_kill_while_versions_are_forgotten_is_made_good(registry, folder, monkeypatch):
+    for n in range(1, 6):
+        add(registry, n)
+    registry.set_alias("champion", 5)
+
+    def killed(numbers):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry._tracking, "forget", killed)
+    with pytest.raises(KeyboardInterrupt):
+        registry.prune(keep_learners=1, keep=1, rollback=1, records=2)
+    again = Registry(folder)
+    assert len(again.versions()) == 5
+    again.prune(keep_learners=1, keep=1, rollback=1, records=2)
+    assert [v.number for v in again.versions()] == [4, 5]
+
+
 def test_what_is_retired_is_gone_for_good(registry, folder):
     for n in range(1, 5):
         add(registry, n)

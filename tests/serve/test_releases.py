@@ -13,6 +13,7 @@ from lifelong.serve.releases import Releases
 from lifelong.serve.rollout import Canary, Exposure
 from lifelong.serve.trainer import Plan, Trainer
 from lifelong.serve.trial import Trial
+from lifelong.serve.watch import Guard
 from lifelong.serve.weights import weights_of
 
 GATE = Gate(0.05, minimum=30, minimum_group=10, standard="observed", patience=400)
@@ -180,6 +181,34 @@ def test_rows_that_are_harder_for_both_are_not_the_champions_fault(loop):
     loop.teach([e for e in examples(500, seed=5) if e.data["y"] >= 2])  # classes it never saw
     assert {what for what, _ in loop.asked} <= {"promote", "verdict"}
     assert loop.trainer.quarantine.counts().get("range", 0) == 0
+
+
+def wrong(rows, seed):
+    """Rows whose labels are wrong for every version."""
+    made = examples(rows, seed)
+    return [replace(e, data={**e.data, "y": (e.data["y"] + 1) % CLASSES}) for e in made]
+
+
+@pytest.mark.parametrize("guard", [Guard(), Guard(floor=0.5), Guard(drop=0.3, rows=50)])
+def test_labels_that_are_wrong_for_both_are_undone_where_that_is_asked(tmp_path, guard):
+    loop = Loop(tmp_path, guard=guard)
+    loop.teach(examples(300))
+    good = loop.releases._champion
+    weights = loop.registry.load_weights(good.version)
+    twin = loop.registry.register(weights, None, last_offset=loop.log.last, id="twin").number
+    loop.releases.trial = Trial(loop.releases._snapshot(twin), good, loop.log.last)
+    loop.registry.serve(twin, [1, good.version])
+    loop.teach(examples(8, seed=4))
+    assert loop.releases.guard is not None
+    loop.teach(wrong(48, seed=5))
+    asked = loop.of("rollback")
+    if guard == Guard():
+        assert asked == []
+    else:
+        told = "the floor of 0.5" if guard.floor else "a drop of 0.3"
+        [body] = asked  # once: what is served now was not promoted, and is held to nothing
+        assert f"version {twin} breached {told}" in body["reason"]
+        assert body["discard"] is True
 
 
 def test_a_candidate_is_judged_when_there_is_something_new(loop, monkeypatch):

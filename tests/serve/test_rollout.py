@@ -4,7 +4,7 @@ from small_service import ListLog
 
 from lifelong.core.errors import RegistryError
 from lifelong.serve.events import Event
-from lifelong.serve.rollout import FILE, Canary, Exposure, Live, Rollout
+from lifelong.serve.rollout import FILE, Blocks, Canary, Exposure, Live, Rollout
 
 OLD, NEW = 3, 4
 
@@ -89,6 +89,70 @@ def test_a_worse_challenger_is_found_and_an_equal_one_seldom_accused():
     assert accused <= 3  # 5 % are allowed; 4 or more of 20 would come by chance in 1.6 %
     for seed in range(5):
         assert read(ListLog(answers(400, {OLD: 0.9, NEW: 0.5}, seed=seed))).worse
+
+
+def of_users(users, rows, seed, spread=0.45):
+    """Rows of users in a random order, each of whom has a rate of his own: version, user, right."""
+    chance = np.random.default_rng(seed)
+    versions = np.where(chance.random(users) < 0.5, NEW, OLD)
+    rates = 0.5 + spread * np.sign(chance.random(users) - 0.5)
+    who = chance.integers(0, users, rows)
+    return versions[who], who, chance.random(rows) < rates[who]
+
+
+def test_rows_of_one_user_are_no_evidence_of_their_own():
+    """Two equal versions: users differ, and each is answered by one version."""
+    by_rows = by_users = 0
+    for seed in range(200):
+        every, first, known = Blocks(), Blocks(), set()
+        accused = [False, False]
+        for n, (version, user, right) in enumerate(zip(*of_users(20, 400, seed), strict=True)):
+            every.add(bool(version == NEW), bool(right))
+            if user not in known:
+                known.add(user)
+                first.add(bool(version == NEW), bool(right))
+            if n % 25 == 24:  # one looks all the time
+                for place, one in enumerate((every, first)):
+                    accused[place] |= one.test.is_below(0.0, 0.05)
+        by_rows, by_users = by_rows + accused[0], by_users + accused[1]
+    assert by_rows > 30  # far more than 5 % of 200: or else this test needs other users
+    assert by_users <= 17  # 18 or more would come by chance in 1.3 %
+
+
+def test_the_first_row_of_each_user_counts_whatever_sends_it():
+    log = ListLog()
+
+    def answered(id, version, right, subject=None, time=0.0):
+        data = {"x": [0.0], "version": version, "output": [0.1, 0.9], "propensity": 0.5}
+        log.append([Event("prediction", id, time, data, subject=subject)])
+        log.append([Event("label", f"l-{id}", 0.0, {"y": int(right)}, about=id)])
+
+    for n in range(30):
+        answered(f"a{n}", OLD, True, "ann")
+        answered(f"b{n}", NEW, False, "bob")
+    live = read(log)
+    assert live.rows == {OLD: 30, NEW: 30}
+    assert live.users == {OLD: 1, NEW: 1}
+    assert (live.test.n, live.lead, live.worse) == (1, -1.0, False)
+    for n in range(8):  # rows of one request, and then requests with ids that look like it
+        answered(f"request.{n}", NEW, True, time=5.0)
+    for n in range(8, 12):
+        answered(f"request.{n}", OLD, True, time=float(n))
+    live = read(log)
+    assert live.users == {OLD: 5, NEW: 2}
+    assert live.report()["users"] == {"3": 5, "4": 2}
+
+
+def test_few_users_are_judged_by_the_mean_when_the_canary_is_complete():
+    log = ListLog()
+    for n in range(50):
+        for version, who in ((OLD, "ann"), (NEW, "bob")):
+            right = int(version == OLD or n % 2)
+            data = {"x": [0.0], "version": version, "output": [0.1, 0.9], "propensity": 0.5}
+            log.append([Event("prediction", f"{who}{n}", 0.0, data, subject=who)])
+            log.append([Event("label", f"l-{who}{n}", 0.0, {"y": right}, about=f"{who}{n}")])
+    step = rollout(log, Canary(share=0.2, rows=20)).step()
+    assert (step.what, step.reason[:14]) == ("withdraw", "behind by more")
 
 
 def rollout(log, settings, now=0.0, tolerance=0.1, **more):

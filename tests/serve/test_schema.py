@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifelong.core.errors import ConfigError
-from lifelong.serve.schema import Malformed, Predict, Schema, decode, shown
+from lifelong.serve.messages import Predict
+from lifelong.serve.schema import Malformed, Schema, decode, shown
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 JSON = st.recursive(

@@ -121,6 +121,29 @@ def test_what_was_learned_from_trimmed_events_of_a_subject_is_known_until_it_is_
     assert log.verify() == []
 
 
+def test_what_is_before_the_beginning_counts_as_learned_though_it_is_still_there(log):
+    log.append([example("e", "ann"), prediction("p", "ann"), label("l", "p")])
+    log.append([prediction("waits", "ann"), example("new", "ann"), label("late", "waits")])
+    log.mark(4)  # nothing is removed yet
+    traces = log.traces_of("ann")
+    assert sorted(traces.rows) == sorted(map(key_of, ("e", "p")))
+    assert traces.first == 1
+    after = 0
+    while after is not None:  # and so it is at any time while it is being removed
+        after, _ = log.sweep(after, 1)
+        assert log.traces_of("ann") == traces
+    assert log.traces_of("bob").none
+
+
+def test_of_a_label_with_a_subject_of_its_own_the_row_is_known(log):
+    log.append([prediction("p"), Event("label", "l", 1.0, {"y": 1}, about="p", subject="ann")])
+    log.mark(2)
+    assert log.traces_of("ann").rows == [key_of("p")]
+    log.trim(3)
+    assert log.traces_of("ann").rows == [key_of("p")]
+    assert log.verify() == []
+
+
 def test_of_a_trimmed_half_the_learner_at_the_beginning_has_seen_nothing(log):
     log.append([prediction("p", "ann"), example("e"), label("l", "p")])
     log.trim(3)
