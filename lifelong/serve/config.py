@@ -9,18 +9,20 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from lifelong.core.errors import ConfigError
-from lifelong.core.learner import Learner
 from lifelong.serve.auth import Key, Keys
+from lifelong.serve.canary import Canary
 from lifelong.serve.gate import Gate
-from lifelong.serve.retention import Keep
-from lifelong.serve.rollout import Canary
+from lifelong.serve.keep import Keep
+from lifelong.serve.plan import Plan
 from lifelong.serve.schema import Schema
-from lifelong.serve.trainer import Plan
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a setting is refused before
+    from lifelong.core.learner import Learner
 
 Mode = Literal["manual", "recommend", "automatic"]
 

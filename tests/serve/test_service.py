@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,6 @@ from lifelong.serve.config import Config
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry, served
-from lifelong.serve.supervisor import prepare
 from lifelong.serve.trainer import Trainer
 
 MODEL = """
@@ -55,11 +53,10 @@ pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow,
 
 
 class Service:
-    """A service in a folder of its own; with MLflow's tables from elsewhere it starts faster."""
+    """A service in a folder of its own."""
 
-    def __init__(self, folder, tables=None):
+    def __init__(self, folder):
         self.folder = folder
-        self.tables = tables
         self.port = free_port()
         (folder / "model.py").write_text(textwrap.dedent(MODEL))
         self.path = folder / "service.yaml"
@@ -68,10 +65,6 @@ class Service:
         self.client = Client(f"http://127.0.0.1:{self.port}", attempts=12, pause=0.1)
 
     def __enter__(self):
-        if self.tables is not None:
-            self.state.mkdir()
-            shutil.copyfile(self.tables, self.state / "registry.db")
-            prepare(Config.read(self.path))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lifelong", "serve", str(self.path)],
             start_new_session=True,
@@ -172,9 +165,9 @@ def learned_from(service):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory, tables):
+def service(tmp_path_factory):
     """One service for the tests below, in their order: to start one takes seconds."""
-    with Service(tmp_path_factory.mktemp("service"), tables) as running:
+    with Service(tmp_path_factory.mktemp("service")) as running:
         yield running
 
 
