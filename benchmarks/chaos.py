@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from chaos_load import Load, Sent
-from running import Running, until
+from running import Running
 from torch import Tensor
 
 from lifelong.core import checkpoint
@@ -36,6 +36,7 @@ from lifelong.serve.config import Config
 from lifelong.serve.events import Event
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.outside import until
 from lifelong.serve.rows import labelled
 from lifelong.serve.served import served
 from lifelong.serve.snapshot import Snapshot

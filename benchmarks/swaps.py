@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from running import Running, points, until
+from running import Running, points
 
 from lifelong.serve.client import Client, ServiceError
 from lifelong.serve.config import Config
+from lifelong.serve.outside import until
 from lifelong.serve.registry import Registry
 from lifelong.serve.weights import weights_of
 

@@ -221,11 +221,11 @@ class Config:
             raise ConfigError(str(error)) from error
         return schema, self.gate, held
 
-    def factory(self) -> Callable[[], Learner]:
-        """Import the user's function.
+    def source(self) -> tuple[Path, str]:
+        """Return the user's file and the name of the function in it, which is not looked for.
 
         Raises:
-            ConfigError: there is no such file or function, or it fails as it is imported.
+            ConfigError: there is no such file.
         """
         file, colon, name = self.learner.rpartition(":")
         path = self.root / file
@@ -233,6 +233,15 @@ class Config:
             raise ConfigError(
                 f"learner is {self.learner!r}; give FILE.py:FUNCTION with a file in {self.root}"
             )
+        return path, name
+
+    def factory(self) -> Callable[[], Learner]:
+        """Import the user's function.
+
+        Raises:
+            ConfigError: there is no such file or function, or it fails as it is imported.
+        """
+        path, name = self.source()
         spec = importlib.util.spec_from_file_location(f"lifelong_user_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None

@@ -39,6 +39,9 @@ class Supervisor:
         path: of the configuration.
         tell: is told what goes wrong, in words.
         announce: is told where the service answers.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Supervisor:
         self.tell = tell
         self.announce = announce
         self.config = Config.read(path)
+        self.config.source()  # refused here, before the seconds that imports take
         self.stopping = False
         self.processes: dict[str, ForkServerProcess] = {}
         self._forks = multiprocessing.get_context("forkserver")

@@ -12,7 +12,7 @@ from lifelong.serve import audit
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry, served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow
 
 CANARY = "release: {every: 0.2, rows: 40, canary: {share: [0.3, 0.6], rows: 12}}"
 
