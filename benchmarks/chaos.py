@@ -95,6 +95,8 @@ class Chaos:
         before = time.monotonic()
         killed = service.kill(*victims)
         if "api" in victims:
+            # What the one that was killed had answered may still be on its way.
+            until(lambda: service.pid("api") not in (*killed, None), 120, "the api is back")
             load.wait_for(1, seconds=120)
             self.away.append(time.monotonic() - before)
         else:
