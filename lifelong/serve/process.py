@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from lifelong.core.errors import LifelongError
+from lifelong.core.errors import ConfigError, LifelongError
 from lifelong.serve import logs
 from lifelong.serve.auth import INTERNAL
 from lifelong.serve.config import Config
@@ -59,7 +60,7 @@ def process_main(kind: str, path: Path, key: str) -> None:
 
 
 def prepare_main(path: Path, say: Connection) -> None:
-    """Check and make what a service starts with, and say what is wrong, or nothing.
+    """Check and make what a service starts with; say what is wrong and if settings are, in JSON.
 
     Args:
         path: of the configuration.
@@ -68,12 +69,12 @@ def prepare_main(path: Path, say: Connection) -> None:
     _belong()
     from lifelong.serve.startup import prepare
 
-    problem = ""
+    problem, settings = "", False
     try:
         prepare(Config.read(path))
     except LifelongError as error:
-        problem = str(error)
-    say.send_bytes(problem.encode())
+        problem, settings = str(error), isinstance(error, ConfigError)
+    say.send_bytes(json.dumps([problem, settings]).encode())
 
 
 def _belong() -> None:

@@ -14,7 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
 
-from lifelong.core.errors import LifelongError
+from lifelong.core.errors import ConfigError, LifelongError
 from lifelong.serve.config import Config
 from lifelong.serve.process import prepare_main, process_main
 
@@ -100,12 +100,13 @@ class Supervisor:
         process.start()
         say.close()
         try:
-            problem = said.recv_bytes().decode()
+            problem, settings = json.loads(said.recv_bytes())
         except EOFError:
             problem = "the service cannot be prepared; what went wrong is told above"
+            settings = False
         process.join()
         if problem:
-            raise LifelongError(problem)
+            raise ConfigError(problem) if settings else LifelongError(problem)
 
     def _look_after(self, kind: str) -> None:
         process = self.processes.get(kind)

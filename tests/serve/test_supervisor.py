@@ -68,15 +68,15 @@ def test_what_keeps_a_service_from_starting_is_told(tmp_path):
         try:
             Supervisor(Path(f"{name}.yaml")).run()
         except LifelongError as error:
-            print(error)
+            print(type(error).__name__, error)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == [
-        "model.py:learner returns int; it must return a lifelong.Learner",
-        "the service cannot be prepared; what went wrong is told above",
+        "ConfigError model.py:learner returns int; it must return a lifelong.Learner",
+        "LifelongError the service cannot be prepared; what went wrong is told above",
     ]
     assert done.stderr == ""
     assert not (tmp_path / "state").exists()
