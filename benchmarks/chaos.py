@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from chaos_load import Load, Sent
-from running import Running, until
+from running import Running
 from torch import Tensor
 
 from lifelong.core import checkpoint
@@ -36,6 +36,7 @@ from lifelong.serve.config import Config
 from lifelong.serve.events import Event
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.outside import until
 from lifelong.serve.rows import labelled
 from lifelong.serve.served import served
 from lifelong.serve.snapshot import Snapshot
@@ -94,6 +95,8 @@ class Chaos:
         before = time.monotonic()
         killed = service.kill(*victims)
         if "api" in victims:
+            # What the one that was killed had answered may still be on its way.
+            until(lambda: service.pid("api") not in (*killed, None), 120, "the api is back")
             load.wait_for(1, seconds=120)
             self.away.append(time.monotonic() - before)
         else:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from running import points, until
+from running import points
 
 from lifelong.serve.client import Client, ServiceError
+from lifelong.serve.outside import until
 
 AGAIN = {None, 408, 429, 503}
 """No answer, or one that says to come back: what a kill may lead to."""

@@ -42,8 +42,9 @@ from lifelong.serve.events import Event
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.noting import Noting, Stretch
+from lifelong.serve.plan import Plan
 from lifelong.serve.schema import Schema
-from lifelong.serve.trainer import Plan, Trainer
+from lifelong.serve.trainer import Trainer
 from lifelong.streams import gaussians, table
 
 INTERVALS = (1, 5, 25, 125, NEVER)

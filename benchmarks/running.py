@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
-import httpx
 import numpy as np
 
-from lifelong.serve.log import SQLiteLog
+from lifelong.serve.outside import Outside, free_port, until
 
 MODEL = """
 import torch
@@ -47,17 +43,6 @@ def watch(parent):
 threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
 running.run()
 """
-Found = TypeVar("Found")
-
-
-def until(done: Callable[[], Found], seconds: float, what: str) -> Found:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not (found := done()):
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {seconds:g} seconds")
-        time.sleep(0.02)
-    return found
 
 
 def points(rows: int, seed: int) -> tuple[list[list[float]], list[int]]:
@@ -69,13 +54,7 @@ def points(rows: int, seed: int) -> tuple[list[list[float]], list[int]]:
     return x.round(4).tolist(), y.tolist()
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-class Running:
+class Running(Outside):
     """A service, started on entering and stopped on leaving.
 
     Args:
@@ -84,12 +63,12 @@ class Running:
     """
 
     def __init__(self, folder: Path, config: str) -> None:
+        super().__init__(folder / "state")
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         (folder / "model.py").write_text(MODEL)
         self.path = folder / "service.yaml"
         self.path.write_text(config.replace("PORT", str(self.port)))
-        self.state = folder / "state"
         self.output: list[str] = []
         self.process: subprocess.Popen[str] | None = None
 
@@ -132,20 +111,6 @@ class Running:
             self.process.wait(60)
             self._drainer.join(60)
 
-    def ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=2.0).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def pid(self, kind: str) -> int | None:
-        """Find a process of the supervisor's, also one that is only now starting."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            pid = int(json.loads((self.state / "processes.json").read_bytes())[kind])
-            os.kill(pid, 0)
-            return pid
-        return None
-
     def kill(self, *kinds: str) -> list[int]:
         """Send SIGKILL to processes, as near to each other as can be."""
         pids = [pid for kind in kinds if (pid := self.pid(kind)) is not None]
@@ -153,18 +118,6 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return pids
-
-    def status(self) -> dict[str, Any]:
-        """Read what the trainer says of itself."""
-        try:
-            found: dict[str, Any] = json.loads((self.state / "trainer/status.json").read_text())
-            return found
-        except (OSError, ValueError):
-            return {"pid": None, "offset": -1, "rows": 0}
-
-    def last(self) -> int:
-        with SQLiteLog(self.state / "log") as log:
-            return log.last
 
     def settled(self, seconds: float = 120.0) -> None:
         """Wait until the trainer has taken in the whole log, and nothing more comes."""

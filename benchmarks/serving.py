@@ -135,7 +135,7 @@ def learn(going: Any, steps: Any) -> None:
     from lifelong.serve.learning import Checked
     from lifelong.serve.log import SQLiteLog
     from lifelong.serve.schema import Schema
-    from lifelong.serve.trainer import Plan, Trainer
+    from lifelong.serve.plan import Plan, Trainer
 
     torch.set_num_threads(1)
 

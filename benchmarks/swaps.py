@@ -28,10 +28,11 @@ from typing import Any
 import httpx
 import numpy as np
 import torch
-from running import Running, points, until
+from running import Running, points
 
 from lifelong.serve.client import Client, ServiceError
 from lifelong.serve.config import Config
+from lifelong.serve.outside import until
 from lifelong.serve.registry import Registry
 from lifelong.serve.weights import weights_of
 

@@ -13,7 +13,7 @@ from lifelong.core.errors import LifelongError, MissingExtra, UnknownName
 
 if TYPE_CHECKING:
     from lifelong.serve.choice import Choice
-    from lifelong.serve.trainer import Plan
+    from lifelong.serve.plan import Plan
 
 BESIDE = "(default: the one beside the folder that names it)"
 
@@ -154,7 +154,7 @@ def _check_names(given: dict[str, Any], strategies: Sequence[str]) -> None:
     from lifelong.bench import recipes
     from lifelong.bench.hybrids import HYBRIDS
     from lifelong.serve.backtest import AS_CONFIGURED
-    from lifelong.serve.trainer import Plan
+    from lifelong.serve.plan import Plan
 
     kinds = {field.name: str(field.type) for field in fields(Plan)}
     for name in strategies:

@@ -50,7 +50,7 @@ def exported(tmp_path_factory):
     """The metrics of a real api, by name, with the labels of their series."""
     from lifelong.serve.api import Api
     from lifelong.serve.config import Config
-    from lifelong.serve.supervisor import prepare
+    from lifelong.serve.startup import prepare
 
     folder = tmp_path_factory.mktemp("service")
     learner = (DEPLOY / "service/learner.py").read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lifelong.demo.service import free_port
+from lifelong.serve.outside import free_port
 
 PAGE = (Path(__file__).parents[1] / "docs" / "walkthrough.md").read_text("utf-8")
 FILE = re.compile(r"^`([\w.]+)`[^\n]*:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -31,7 +31,6 @@ def test_model_and_schema_take_less_than_thirty_lines():
     assert lines < 30
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)  # six processes import torch, and the page's readings are sent
 def test_the_page_from_start_to_end(tmp_path):
     port = free_port()

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from lifelong.demo.digits import PAIRS, Digits, write_files
-from lifelong.demo.service import DemoFailed, Service, check_unused, free_port
+from lifelong.demo.service import DemoFailed, Service, check_unused
 from lifelong.demo.story import Story
 from lifelong.demo.traffic import Traffic
 from lifelong.demo.watch import Watch
+from lifelong.serve.outside import free_port
 
 PHASE = 250
 """Rows learned from before two more classes come."""

@@ -10,11 +10,12 @@ from lifelong.demo import chapters
 from lifelong.demo.chapters import Scale, Scene
 from lifelong.demo.digits import Digits, write_files
 from lifelong.demo.proof import prove
-from lifelong.demo.service import DemoFailed, Service, check_unused, free_port
+from lifelong.demo.service import DemoFailed, Service, check_unused
 from lifelong.demo.story import Story
 from lifelong.demo.traffic import Traffic
 from lifelong.demo.watch import Watch
 from lifelong.serve.client import Client
+from lifelong.serve.outside import free_port
 
 
 def show_loop(folder: Path, scale: Scale | None = None) -> list[str]:

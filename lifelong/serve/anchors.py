@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lifelong.serve.plan import check_anchors
 from lifelong.serve.records import key_of
 from lifelong.serve.rows import chance_of
 
@@ -38,12 +39,7 @@ class Anchors:
     """
 
     def __init__(self, share: float = 0.1, limit: int = 500, most: int = 100) -> None:
-        if not 0 <= share < 1:
-            raise ValueError(f"anchors is {share}; it must be a share, 0 or more and below 1")
-        if limit < 1:
-            raise ValueError(f"the limit of anchors is {limit}; it must be 1 row or more")
-        if most < 4:
-            raise ValueError(f"the limit of groups is {most}; it must be 4 or more")
+        check_anchors(share, limit, most)
         self.share = share
         self.limit = limit
         self.most = most

@@ -413,6 +413,7 @@ def run(path: Path) -> None:
             port=config.serve.port,
             log_config=None,  # its loggers pass on to ours
             access_log=False,
+            ws="none",
             timeout_graceful_shutdown=5,
         )
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
-from lifelong.serve.trainer import Plan
+from lifelong.serve.plan import Plan
 
 Make = Callable[[], Sequence[Strategy]]
 

@@ -9,19 +9,21 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from lifelong.core.errors import ConfigError
-from lifelong.core.learner import Learner
 from lifelong.serve.auth import Key, Keys
+from lifelong.serve.canary import Canary
 from lifelong.serve.gate import Gate
-from lifelong.serve.retention import Keep
-from lifelong.serve.rollout import Canary
+from lifelong.serve.keep import Keep
+from lifelong.serve.plan import Plan
 from lifelong.serve.schema import Schema
-from lifelong.serve.trainer import Plan
 from lifelong.serve.watch import Guard
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a setting is refused before
+    from lifelong.core.learner import Learner
 
 Mode = Literal["manual", "recommend", "automatic"]
 
@@ -232,11 +234,11 @@ class Config:
         made = [Key(key.name, frozenset(key.roles), key.sha256, key.rate) for key in self.keys]
         return Keys([*made, own] if made and own is not None else made)
 
-    def factory(self) -> Callable[[], Learner]:
-        """Import the user's function.
+    def source(self) -> tuple[Path, str]:
+        """Return the user's file and the name of the function in it, which is not looked for.
 
         Raises:
-            ConfigError: there is no such file or function, or it fails as it is imported.
+            ConfigError: there is no such file.
         """
         file, colon, name = self.learner.rpartition(":")
         path = self.root / file
@@ -244,6 +246,15 @@ class Config:
             raise ConfigError(
                 f"learner is {self.learner!r}; give FILE.py:FUNCTION with a file in {self.root}"
             )
+        return path, name
+
+    def factory(self) -> Callable[[], Learner]:
+        """Import the user's function.
+
+        Raises:
+            ConfigError: there is no such file or function, or it fails as it is imported.
+        """
+        path, name = self.source()
         spec = importlib.util.spec_from_file_location(f"lifelong_user_{path.stem}", path)
         assert spec is not None
         assert spec.loader is not None

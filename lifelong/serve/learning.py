@@ -22,11 +22,12 @@ from lifelong.serve.chronicle import Chronicle
 from lifelong.serve.client import Client
 from lifelong.serve.config import Config
 from lifelong.serve.contest import Contest
+from lifelong.serve.keep import Keep
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.progress import Progress, read_progress
 from lifelong.serve.registry import Registry
 from lifelong.serve.releases import Releases
-from lifelong.serve.retention import Floor, Keep
+from lifelong.serve.retention import Floor
 from lifelong.serve.schema import Schema
 from lifelong.serve.trainer import Trainer
 

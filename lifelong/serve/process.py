@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from lifelong.core.errors import LifelongError
+from lifelong.core.errors import ConfigError, LifelongError
 from lifelong.serve import logs
 from lifelong.serve.auth import INTERNAL
 from lifelong.serve.config import Config
+
+GRACE = 30.0
+"""Seconds that a process has to end by itself, where nobody is left to end it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -43,11 +52,44 @@ def process_main(kind: str, path: Path, key: str) -> None:
         path: of the configuration.
         key: with which the trainer asks the api.
     """
-    os.setsid()  # a ctrl-C is for the supervisor alone
+    _belong()
     os.environ[INTERNAL] = key
     with contextlib.suppress(OSError):  # where there is such a thing, `ps` shows it
         Path("/proc/self/comm").write_text(f"lifelong {kind}")
     raise SystemExit(main([kind, str(path)]))
+
+
+def prepare_main(path: Path, say: Connection) -> None:
+    """Check and make what a service starts with; say what is wrong and if settings are, in JSON.
+
+    Args:
+        path: of the configuration.
+        say: where to.
+    """
+    _belong()
+    from lifelong.serve.startup import prepare
+
+    problem, settings = "", False
+    try:
+        prepare(Config.read(path))
+    except LifelongError as error:
+        problem, settings = str(error), isinstance(error, ConfigError)
+    say.send_bytes(json.dumps([problem, settings]).encode())
+
+
+def _belong() -> None:
+    """Be in a session of its own, and end when the supervisor is gone, even if it was killed."""
+    os.setsid()  # a ctrl-C is for the supervisor alone
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+
+
+def _end_with_supervisor() -> None:
+    supervisor = multiprocessing.parent_process()
+    assert supervisor is not None
+    supervisor.join()  # it holds the other end of a pipe, which closes with it
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.core.errors import RegistryError
+from lifelong.serve import tables
 
 ID_TAG = "lifelong.id"
 """The tag by which a run or version that was logged before is found again."""
@@ -115,25 +116,33 @@ def log_run(
 
 def connect(database: Path) -> Any:
     """Return MLflow's client of a file, after its tables were made."""
+    client = load()
+    uri = f"sqlite:///{database}"
+    with warnings.catch_warnings(), asked(f"open {database}"):
+        warnings.simplefilter("ignore")
+        _create(database, client)
+        return client(tracking_uri=uri, registry_uri=uri)
+
+
+def load() -> Any:
+    """Import MLflow with its stores, and return the class of its clients."""
     # Set before MLflow is imported, and always: nothing here may call out.
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's modules use what SQLAlchemy has deprecated
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - or the first client does
         from mlflow.tracking import MlflowClient
-
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        uri = f"sqlite:///{database}"
-        with asked(f"open {database}"):
-            _create(database, MlflowClient)
-            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient
 
 
 def _create(database: Path, client: Any) -> None:
     """Make the tables in another file and copy it into place.
 
-    Migrations are many transactions: made in place, a kill among them would leave a file that
+    They may be made in many transactions: in place, a kill among them would leave a file that
     MLflow can neither use nor repair.
     """
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -145,10 +154,8 @@ def _create(database: Path, client: Any) -> None:
         with tempfile.TemporaryDirectory(
             prefix=f".{database.name}.", dir=database.parent, ignore_cleanup_errors=True
         ) as folder:
-            building, whole = Path(folder) / "building.db", Path(folder) / "whole.db"
-            uri = f"sqlite:///{building}"
-            client(tracking_uri=uri, registry_uri=uri).search_registered_models()
-            shutil.copyfile(building, whole)
+            whole = Path(folder) / "whole.db"
+            shutil.copyfile(tables.make(Path(folder), client), whole)
             with open(whole, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(whole, database)

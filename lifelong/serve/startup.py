@@ -1,4 +1,4 @@
-"""What is looked at before a service starts, so that it starts whole or says why not."""
+"""What is looked at and made before a service starts: it starts whole or says why not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,52 @@ import socket
 
 import torch
 
-from lifelong.core.errors import ConfigError, LifelongError
+from lifelong.core import restore
+from lifelong.core.errors import ConfigError, LifelongError, RegistryError, StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
 from lifelong.serve.config import Config
-from lifelong.serve.weights import digest_of, weights_of
+from lifelong.serve.log import SQLiteLog
+from lifelong.serve.registry import Registry
+from lifelong.serve.weights import digest_of, model_of, weights_of
+
+
+def prepare(config: Config) -> None:
+    """Make the folder, the log and a first version, where they are not there yet.
+
+    The first version is the model as the user's function makes it, untrained or not. All that can
+    be checked is checked before anything is written.
+
+    Raises:
+        ConfigError: the model or the address cannot be used.
+        LogError: a service runs in the folder already, or its log is damaged.
+    """
+    check_address(config.serve.host, config.serve.port)
+    learner = checked_learner(config)
+    make_folder(config)
+    SQLiteLog(config.folder / "log", write=True).close()
+    (config.folder / "api.json").unlink(missing_ok=True)
+    registry = Registry(config.folder)
+    champion = registry.alias("champion")
+    if champion is not None:
+        try:
+            model_of(config.factory(), registry.load_weights(champion))
+        except StateMismatch as error:
+            raise explained(error, config) from error
+        except RegistryError:  # damaged: the api goes back to one that is whole, or says why not
+            pass
+        return
+    first = registry.register(
+        restore.copied(weights_of(learner)),
+        None,
+        parent=None,
+        first_offset=1,
+        last_offset=0,
+        metrics={},
+        note="as the learner was made",
+        id="start",
+    )
+    registry.set_alias("champion", first.number)
 
 
 def checked_learner(config: Config) -> Learner:

@@ -14,65 +14,22 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import FrameType
 
-from lifelong.core import restore
-from lifelong.core.errors import RegistryError, StateMismatch
+from lifelong.core.errors import ConfigError, LifelongError
 from lifelong.serve.config import Config
-from lifelong.serve.log import SQLiteLog
-from lifelong.serve.process import process_main
-from lifelong.serve.registry import Registry
-from lifelong.serve.startup import check_address, checked_learner, explained, make_folder
-from lifelong.serve.versions import write_json
-from lifelong.serve.weights import model_of, weights_of
+from lifelong.serve.process import prepare_main, process_main
 
 KINDS = ("api", "trainer")
-PRELOADED = ["lifelong.serve.api", "lifelong.serve.learning", "mlflow.tracking"]
+PRELOADED = ["lifelong.serve.preload"]
 LONGEST = 10.0
 """Seconds at most before a process that keeps dying is started again."""
-
-
-def prepare(config: Config) -> None:
-    """Make the folder, the log and a first version, where they are not there yet.
-
-    The first version is the model as the user's function makes it, untrained or not. All that can
-    be checked is checked before anything is written.
-
-    Raises:
-        ConfigError: the model or the address cannot be used.
-        LogError: a service runs in the folder already, or its log is damaged.
-    """
-    check_address(config.serve.host, config.serve.port)
-    learner = checked_learner(config)
-    make_folder(config)
-    SQLiteLog(config.folder / "log", write=True).close()
-    (config.folder / "api.json").unlink(missing_ok=True)
-    registry = Registry(config.folder)
-    champion = registry.alias("champion")
-    if champion is not None:
-        try:
-            model_of(config.factory(), registry.load_weights(champion))
-        except StateMismatch as error:
-            raise explained(error, config) from error
-        except RegistryError:  # damaged: the api goes back to one that is whole, or says why not
-            pass
-        return
-    first = registry.register(
-        restore.copied(weights_of(learner)),
-        None,
-        parent=None,
-        first_offset=1,
-        last_offset=0,
-        metrics={},
-        note="as the learner was made",
-        id="start",
-    )
-    registry.set_alias("champion", first.number)
 
 
 class Supervisor:
     """Run the service's processes, each in a session of its own.
 
-    They are forked from a process that has imported what they need and does nothing else, so that
-    one that died answers again in a fraction of the time that importing torch takes.
+    They are forked from a process that has imported what they need and does nothing else: torch and
+    MLflow are imported once, and one that died answers again in a fraction of that time. This one
+    imports neither. When it is gone, however it ended, its processes end too.
     `processes.json` in the service's folder has their numbers.
 
     A process that dies is started again, at once the first time, and later after a pause that
@@ -82,6 +39,9 @@ class Supervisor:
         path: of the configuration.
         tell: is told what goes wrong, in words.
         announce: is told where the service answers.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
     """
 
     def __init__(
@@ -94,6 +54,7 @@ class Supervisor:
         self.tell = tell
         self.announce = announce
         self.config = Config.read(path)
+        self.config.source()  # refused here, before the seconds that imports take
         self.stopping = False
         self.processes: dict[str, ForkServerProcess] = {}
         self._forks = multiprocessing.get_context("forkserver")
@@ -104,9 +65,15 @@ class Supervisor:
         self._told = False
 
     def run(self) -> None:
-        """Run until `stop` is called or a signal comes."""
-        forkserver.ensure_running()  # it imports while this one prepares
-        prepare(self.config)
+        """Run until `stop` is called or a signal comes.
+
+        Raises:
+            LifelongError: the service cannot start; see `lifelong.serve.startup.prepare`.
+        """
+        quiet = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ctrl-C is for this process alone
+        forkserver.ensure_running()
+        signal.signal(signal.SIGINT, quiet)
+        self._prepare()
         before = {
             number: signal.signal(number, self.stop) for number in (signal.SIGTERM, signal.SIGINT)
         }
@@ -126,6 +93,21 @@ class Supervisor:
         del number, frame
         self.stopping = True
 
+    def _prepare(self) -> None:
+        """Have a forked process check and make what the service starts with."""
+        said, say = self._forks.Pipe(duplex=False)
+        process = self._forks.Process(target=prepare_main, args=(self.path, say), daemon=True)
+        process.start()
+        say.close()
+        try:
+            problem, settings = json.loads(said.recv_bytes())
+        except EOFError:
+            problem = "the service cannot be prepared; what went wrong is told above"
+            settings = False
+        process.join()
+        if problem:
+            raise ConfigError(problem) if settings else LifelongError(problem)
+
     def _look_after(self, kind: str) -> None:
         process = self.processes.get(kind)
         now = time.monotonic()
@@ -144,8 +126,11 @@ class Supervisor:
         process.start()
         self.processes[kind] = process
         now_running = {kind: process.pid for kind, process in self.processes.items()}
-        with suppress(RegistryError):  # the disk may be full: nobody needs it to go on
-            write_json(self.config.folder / "processes.json", now_running)
+        path = self.config.folder / "processes.json"
+        with suppress(OSError):  # the disk may be full: nobody needs it to go on
+            written = path.with_name(".processes.json")
+            written.write_text(json.dumps(now_running), "utf-8")
+            written.replace(path)
 
     def _tell_address(self) -> None:
         """Say where the api answers, the first time that it does."""

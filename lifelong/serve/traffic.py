@@ -7,9 +7,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from lifelong.serve.snapshot import Arm
+if TYPE_CHECKING:  # so that settings are read without torch
+    from lifelong.serve.snapshot import Arm
 
 
 def bucket(subject: str, salt: str) -> float:

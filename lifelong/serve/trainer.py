@@ -20,53 +20,12 @@ from lifelong.serve.anchors import Anchors
 from lifelong.serve.events import Event, Log
 from lifelong.serve.history import History
 from lifelong.serve.outliers import Outliers
+from lifelong.serve.plan import Plan
 from lifelong.serve.quarantine import Quarantine, Refused
 from lifelong.serve.rows import Checks, Labelled, Table, labelled
 
 Came: TypeAlias = tuple[int, str, str | None]
 """Of a row: the offset where it became whole, the id of its features' event, and its source."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a trainer learns; together with the log it decides every weight.
-
-    Attributes:
-        batch: rows a step.
-        period: rows after which strategies consolidate and a new period begins; 0 for never.
-            Rows that come with a task begin a new period when the task changes.
-        window: rows of the period's end that strategies consolidate on.
-        anchors: the share of labelled rows that never trains.
-        anchor_rows: anchors kept of each task or period, at most.
-        anchor_groups: tasks and periods that anchors are kept of, at most; the newer the denser.
-        quota: rows a period that one source may send; 0 for any number.
-        deviations: above which a row's norm or loss keeps it out; 0 switches that off.
-        warmup: rows before the first one is kept out for that.
-        every: events between checkpoints.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    batch: int = 16
-    period: int = 1000
-    window: int = 512
-    anchors: float = 0.1
-    anchor_rows: int = 500
-    anchor_groups: int = 100
-    quota: int = 0
-    deviations: float = 6.0
-    warmup: int = 200
-    every: int = 2000
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("window", 1), ("every", 1), ("period", 0), ("quota", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
-        Anchors(
-            self.anchors, self.anchor_rows, self.anchor_groups
-        )  # refuse here, not when the service has started,
-        Outliers(self.deviations, warmup=self.warmup)  # what these refuse
 
 
 @dataclass(slots=True)

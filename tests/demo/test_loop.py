@@ -10,8 +10,9 @@ import pytest
 from lifelong import cli
 from lifelong.demo import digits, endless, loop
 from lifelong.demo.chapters import Scale
-from lifelong.demo.service import DemoFailed, Service, check_unused, free_port
+from lifelong.demo.service import DemoFailed, Service, check_unused
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.outside import free_port
 
 
 def alive(pid: int) -> bool:

@@ -12,14 +12,14 @@ from lifelong.serve import audit
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry, served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow
 
 CANARY = "release: {every: 0.2, rows: 40, canary: {share: [0.3, 0.6], rows: 12}}"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory, tables):
-    service = Service(tmp_path_factory.mktemp("canary"), tables)
+def service(tmp_path_factory):
+    service = Service(tmp_path_factory.mktemp("canary"))
     text = service.path.read_text().replace("release: {every: 0.2, rows: 40}", CANARY)
     assert CANARY in text
     service.path.write_text(text)

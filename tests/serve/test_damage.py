@@ -15,7 +15,7 @@ from lifelong.serve.history import RECENT
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry, served
-from lifelong.serve.supervisor import prepare
+from lifelong.serve.startup import prepare
 from lifelong.serve.trainer import Trainer
 from lifelong.serve.weights import digest_of, weights_of
 

@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import pytest
 import torch
@@ -14,8 +13,7 @@ from lifelong.serve.rollout import FILE
 
 
 @pytest.fixture
-def folder(tmp_path, tables):
-    shutil.copyfile(tables, tmp_path / "registry.db")
+def folder(tmp_path):
     registry = Registry(tmp_path)
     for n in (1, 2, 3):
         registry.register(

@@ -10,8 +10,7 @@ from lifelong.cli import main
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.registry import Registry, served
 
-# Processes that import torch and MLflow, several times over.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -16,12 +14,13 @@ from small_service import points
 
 from lifelong.bench.job import weights_sha256
 from lifelong.cli import main
+from lifelong.serve import outside
 from lifelong.serve.client import Client, ServiceError
 from lifelong.serve.config import Config
 from lifelong.serve.learning import Checked
 from lifelong.serve.log import SQLiteLog
+from lifelong.serve.outside import Outside, free_port
 from lifelong.serve.registry import Registry, served
-from lifelong.serve.supervisor import prepare
 from lifelong.serve.trainer import Trainer
 
 MODEL = """
@@ -45,33 +44,22 @@ serve: {port: PORT, flush: 0.1}
 """
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 pytestmark = pytest.mark.timeout(300)  # processes that import torch and MLflow, several times over
 
 
-class Service:
-    """A service in a folder of its own; with MLflow's tables from elsewhere it starts faster."""
+class Service(Outside):
+    """A service in a folder of its own."""
 
-    def __init__(self, folder, tables=None):
+    def __init__(self, folder):
+        super().__init__(folder / "state")
         self.folder = folder
-        self.tables = tables
         self.port = free_port()
         (folder / "model.py").write_text(textwrap.dedent(MODEL))
         self.path = folder / "service.yaml"
         self.path.write_text(CONFIG.replace("PORT", str(self.port)))
-        self.state = folder / "state"
         self.client = Client(f"http://127.0.0.1:{self.port}", attempts=12, pause=0.1)
 
     def __enter__(self):
-        if self.tables is not None:
-            self.state.mkdir()
-            shutil.copyfile(self.tables, self.state / "registry.db")
-            prepare(Config.read(self.path))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lifelong", "serve", str(self.path)],
             start_new_session=True,
@@ -79,7 +67,7 @@ class Service:
             stderr=subprocess.STDOUT,
         )
         try:
-            until(lambda: self.api_pid() and self.alive(), 200)
+            until(lambda: self.api_pid() and self.ready(), 200)
         except BaseException:
             self.__exit__(None)
             raise
@@ -103,16 +91,6 @@ class Service:
         self.teach(10, seed=time.time_ns())
         return False
 
-    def alive(self):
-        try:
-            return self.client._http.get("/healthz").status_code == 200
-        except OSError:
-            return False
-        except Exception as error:
-            if type(error).__module__.startswith("httpx"):
-                return False
-            raise
-
     def api_pid(self):
         try:
             return json.loads((self.state / "api.json").read_text())["pid"]
@@ -122,20 +100,13 @@ class Service:
     def trainer_pid(self):
         return until(lambda: self.status().get("pid"))
 
-    def status(self):
-        try:
-            return json.loads((self.state / "trainer" / "status.json").read_text())
-        except (OSError, ValueError):
-            return {"rows": 0, "behind": 1, "offset": 0}
-
     def teach(self, rows, seed):
         for i, (x, y) in enumerate(zip(*points(rows, seed), strict=True)):
             self.client.example(x, y, id=f"e{seed}-{i}", subject=f"s{i % 7}")
 
     def caught_up(self):
         status = self.status()
-        with SQLiteLog(self.state / "log") as log:
-            return status["offset"] >= log.last
+        return status["offset"] >= self.last()
 
     def accuracy(self, rows=60):
         x, y = points(rows, seed=77)
@@ -145,12 +116,7 @@ class Service:
 
 
 def until(done, seconds=40.0):
-    end = time.monotonic() + seconds
-    while not (found := done()):
-        if time.monotonic() > end:
-            raise AssertionError("it did not come to that in time")
-        time.sleep(0.05)
-    return found
+    return outside.until(done, seconds, "what was waited for")
 
 
 def learned_from(service):
@@ -172,9 +138,9 @@ def learned_from(service):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory, tables):
+def service(tmp_path_factory):
     """One service for the tests below, in their order: to start one takes seconds."""
-    with Service(tmp_path_factory.mktemp("service"), tables) as running:
+    with Service(tmp_path_factory.mktemp("service")) as running:
         yield running
 
 
