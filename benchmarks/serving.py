@@ -134,8 +134,9 @@ def learn(going: Any, steps: Any) -> None:
     from lifelong.serve.events import Event
     from lifelong.serve.learning import Checked
     from lifelong.serve.log import SQLiteLog
+    from lifelong.serve.plan import Plan
     from lifelong.serve.schema import Schema
-    from lifelong.serve.plan import Plan, Trainer
+    from lifelong.serve.trainer import Trainer
 
     torch.set_num_threads(1)
 
