@@ -33,7 +33,7 @@ HYBRIDS: Mapping[str, Hybrid] = {
         "a small memory, and a copy of the model; the answers on replayed rows are held too",
         {"replay": {"capacity": 200}, "lwf": {"strength": 0.3, "rows": "all"}},
     ),
-    "feature-replay": Hybrid(
+    "steady-features": Hybrid(
         "features+replay",
         "features that other parts of a system rely on, such as embeddings kept elsewhere",
         {"replay": {"capacity": 200, "policy": "balanced"}},

@@ -8,8 +8,9 @@ from lifelong.bench.hybrids import HYBRIDS
 from lifelong.bench.recipes import RECIPES
 
 LEGEND = (
-    "P is the size of the model. Boundaries: end_task or consolidate must be called now and then.",
-    "Task ids: each row must come with its task. Join names by + to combine: ewc+replay.",
+    "P is the size of the model, G of a generator. Join names by + to combine: ewc+replay.",
+    "Boundaries: end_task or consolidate must be called now and then.",
+    "Task ids: each row must come with its task.",
 )
 
 

@@ -35,3 +35,7 @@ def test_the_hybrids_own_settings_are_not_changed_by_what_is_made_of_them():
 def test_the_nearest_hybrid_is_suggested():
     with pytest.raises(UnknownName, match="did you mean 'podnet'"):
         parts("podnett")
+
+
+def test_no_hybrid_takes_the_name_of_a_strategy():
+    assert not HYBRIDS.keys() & RECIPES.keys()
