@@ -67,7 +67,8 @@ def test_a_service_that_cannot_start_is_a_failed_claim(monkeypatch, capsys, tmp_
 
 
 def test_without_the_extra_the_core_runs_and_it_is_said(monkeypatch, capsys):
-    for name in [name for name in sys.modules if name.startswith("lifelong.demo")]:
+    parts = ("lifelong.demo", "lifelong.serve.outside")
+    for name in [name for name in sys.modules if name.startswith(parts)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx", None)
     monkeypatch.setattr(cli, "_run", lambda options: 0)
