@@ -64,7 +64,8 @@ def test_a_teacher_of_a_model_with_tied_weights_leaves_them_learning():
     learner.observe(rows())
     assert learner.model.a.weight.requires_grad
     assert not torch.equal(learner.model.a.weight, before)
-    teacher = learner.strategies[0]._frozen
+    lwf = learner.strategies[0]
+    teacher = lwf._frozen.of(learner, lwf.teacher)
     assert teacher.b.weight is teacher.a.weight
     assert teacher.b.weight is not learner.model.a.weight
 
