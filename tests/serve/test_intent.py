@@ -14,7 +14,7 @@ from lifelong.serve.api import Api
 from lifelong.serve.config import Config
 from lifelong.serve.intent import FILE, Intent
 from lifelong.serve.registry import served
-from lifelong.serve.supervisor import prepare
+from lifelong.serve.startup import prepare
 
 
 class Killed(BaseException):
