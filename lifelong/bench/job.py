@@ -17,7 +17,7 @@ from torch import nn
 
 import lifelong
 from lifelong.bench import recipes
-from lifelong.bench.build import learner_of, stream_of, task_names
+from lifelong.bench.build import learner_of, stream_of, task_names, warm_up
 from lifelong.bench.evaluate import evaluate
 from lifelong.bench.folder import CHECKPOINT, RESULT, check_same, finished, interrupted
 from lifelong.bench.results import write_atomic
@@ -97,6 +97,8 @@ class Job:
         self.learner = learner_of(self.config, self.stream)
 
     def _run(self) -> dict[str, Any]:
+        warm_up(self.config)
+        self._timer = CostTimer(self.config["device"])
         self.prepare()
         self.progress: dict[str, Any] = {
             "initial": evaluate(self.learner, self.tests, self.stream.task_known),
@@ -108,7 +110,6 @@ class Job:
         }
         self._resume()
         self._before = self.progress["seconds"]
-        self._timer = CostTimer(self.learner.device)
         self._saved = self._told = time.monotonic()
         for position, task in enumerate(self.stream, start=self.stream.cursor["task"]):
             if position >= len(self.progress["accuracy"]):
@@ -219,6 +220,7 @@ class Job:
             "seconds": seconds,
             "rows_per_second": self.progress["rows"] / seconds if seconds > 0 else None,
             "peak_rss_mb": spent.peak_rss_mb,
+            "growth_mb": spent.growth_mb,
             "memory_bytes": _bytes_kept(self.learner, self.stream, self.config["strategy"]),
             "curve": self.progress["curve"],
             "tasks": task_names(self.config),

@@ -58,7 +58,12 @@ COLUMNS = (
     ("Plasticity", "%", "Mean accuracy on each task when it has just been learned."),
     ("Training", "s", "Seconds of training, without evaluation."),
     ("Time ratio", "", "Training time divided by that of fine-tuning with the same seed."),
-    ("Peak memory", "MB", "The most memory the process held."),
+    (
+        "Peak memory",
+        "MB",
+        "How far the memory of the process rose over what it held before the run: libraries and "
+        "the data set are not counted; tasks, model, optimizer and strategies are.",
+    ),
     ("Kept", "", "Bytes kept between tasks beside the model: stored rows, importances, teachers."),
 )
 
