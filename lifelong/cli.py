@@ -126,6 +126,7 @@ def _add_service(commands: Any) -> None:
 def _demo(options: argparse.Namespace) -> int:
     if options.part == "core":
         return _run(options)
+    print("starting", flush=True)  # before the seconds that imports take
     try:
         from lifelong.demo.endless import serve_digits
         from lifelong.demo.loop import show_loop

@@ -169,7 +169,8 @@ def _facts(
     names = page.task_names(results)
     tasks = str(len(names))
     if results[0].get("tasks") and len(names) <= 6:
-        tasks += ": " + ", ".join(names)
+        # A task's own name may be a list, such as "0, 1".
+        tasks += ": " + " · ".join(name.replace(" ", "\N{NO-BREAK SPACE}") for name in names)
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     facts = [("Suite", results[0]["suite"]), ("Tasks", tasks), ("Strategies", str(len(rows)))]
     facts.append(("Seeds", ", ".join(map(str, seeds)) if len(seeds) <= 6 else str(len(seeds))))
