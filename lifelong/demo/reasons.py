@@ -6,7 +6,7 @@ import re
 
 _AHEAD = re.compile(r"shadow traffic: the candidate is ahead by (\S+) on (\d+) rows")
 _KEPT = re.compile(
-    r"task 0: the champion has (\S+) and the candidate (\S+) on (\d+) rows; "
+    r"task \S+: the champion has (\S+) and the candidate (\S+) on (\d+) rows; "
     r"the drop is within .*? and may be (\d\.\d+)"
 )
 
@@ -30,10 +30,11 @@ def why(reason: str) -> str:
     parts = []
     if ahead := _AHEAD.search(reason):
         parts.append(f"{100 * float(ahead[1]):+.1f} points on {ahead[2]} rows of traffic")
-    if kept := _KEPT.search(reason):
-        champion, candidate, may = (100 * float(kept[i]) for i in (1, 2, 4))
+    found = [[100 * float(kept[i]) for i in (1, 2, 3, 4)] for kept in _KEPT.finditer(reason)]
+    if found:  # of several, the one that loses most
+        champion, candidate, rows, may = min(found, key=lambda one: one[1] - one[0])
         parts.append(
-            f"{candidate:.1f} % of {kept[3]} rows kept apart after {champion:.1f} %"
+            f"{candidate:.1f} % of {rows / 100:.0f} rows kept apart after {champion:.1f} %"
             + (f", {may:.0f} points may be lost" if candidate < champion else "")
         )
     return "; ".join(parts) or reason.partition(";")[0]
