@@ -30,11 +30,11 @@ def why(reason: str) -> str:
     parts = []
     if ahead := _AHEAD.search(reason):
         parts.append(f"{100 * float(ahead[1]):+.1f} points on {ahead[2]} rows of traffic")
-    found = [[100 * float(kept[i]) for i in (1, 2, 3, 4)] for kept in _KEPT.finditer(reason)]
+    found = [[float(kept[i]) for i in (1, 2, 3, 4)] for kept in _KEPT.finditer(reason)]
     if found:  # of several, the one that loses most
         champion, candidate, rows, may = min(found, key=lambda one: one[1] - one[0])
         parts.append(
-            f"{candidate:.1f} % of {rows / 100:.0f} rows kept apart after {champion:.1f} %"
-            + (f", {may:.0f} points may be lost" if candidate < champion else "")
+            f"{100 * candidate:.1f} % of {rows:.0f} rows kept apart after {100 * champion:.1f} %"
+            + (f", {100 * may:.0f} points may be lost" if candidate < champion else "")
         )
     return "; ".join(parts) or reason.partition(";")[0]
