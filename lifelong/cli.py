@@ -10,7 +10,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,9 @@ def _add_benchmarks(commands: Any) -> None:
     )  # fmt: skip
     demo.add_argument(
         "--part", choices=PARTS, default="all",
-        help="loop: a service as HTTP traffic, poison and kill -9 come; core: strategies in "
-        "5 tasks, with a report; serve: leave the service running (default: %(default)s)",
+        help="loop: a service that learns while requests, wrong labels and kill -9 come; core: "
+        "strategies side by side in 5 tasks, with a report; serve: the service, left running; "
+        "all: loop, then core (default: %(default)s)",
     )  # fmt: skip
     run = commands.add_parser("run", help="run strategies on a suite and write a report")
     run.set_defaults(act=_run, demo=False)
@@ -91,9 +93,15 @@ def _add_benchmarks(commands: Any) -> None:
     again.add_argument("table", nargs="?", metavar="TABLE", help="all tables if left out")
     again.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4], help="(default: 0,1,2,3,4)")
     again.add_argument("--into", type=Path, metavar="FILE", help="a Markdown page to update")
-    for command in (demo, run, again):
+    for command, folder in (
+        (demo, "runs/demo"),
+        (run, "runs/SUITE"),
+        (again, "runs/TABLE for each table"),
+    ):
         command.set_defaults(stopped="; the same command goes on from the last checkpoint")
-        command.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/NAME)")
+        command.add_argument(
+            "--out", type=Path, metavar="DIR", help=f"for what it writes (default: {folder})"
+        )
         command.add_argument(
             "--workers", type=int, metavar="N", help="processes (default: as many as cores)"
         )
@@ -118,6 +126,7 @@ def _add_service(commands: Any) -> None:
 def _demo(options: argparse.Namespace) -> int:
     if options.part == "core":
         return _run(options)
+    print("starting", flush=True)  # before the seconds that imports take
     try:
         from lifelong.demo.endless import serve_digits
         from lifelong.demo.loop import show_loop
@@ -147,14 +156,15 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.registry is not None:
+        _need("serve", "mlflow", "sqlalchemy")
+    _need("bench", "rich", "jinja2", "matplotlib")
+    from lifelong.bench.folder import check_beside
     from lifelong.bench.progress import RunProgress
-    from lifelong.bench.report import summary_table, write_report, write_results
-    from lifelong.bench.runner import run_all
-    from lifelong.bench.suites import SUITES, resolve
+    from lifelong.bench.runner import RunFailed, run_all
+    from lifelong.bench.suites import resolve
 
     started = time.perf_counter()
-    if options.registry is not None:
-        _need_mlflow()
     if len(set(options.strategy)) != len(options.strategy):
         raise ValueError(f"--strategy {' '.join(options.strategy)}; name each of them once")
     given = dict(_setting(text) for text in options.set)
@@ -166,25 +176,58 @@ def _run(options: argparse.Namespace) -> int:
     ]
     out = options.out or Path("runs") / ("demo" if options.demo else options.suite)
     folders = [out / "jobs" / f"{c['strategy']}-{c['seed']}" for c in configs]
-    with RunProgress(configs) as progress:
-        results = run_all(configs, folders, workers=options.workers, tell=progress.tell)
-    write_results(results, out / "results.json")
-    title = SUITES[options.suite].summary
-    report = write_report(results, out, command=options.command, title=title)
-    from rich.console import Console
-
-    Console().print(summary_table(results, title=title))
-    print(f"{time.perf_counter() - started:.0f} s; the report is {report.resolve()}")
-    if options.registry is not None:
-        _log_runs(options.registry, results)
+    check_beside(out / "jobs", configs)
+    failed = None
+    with _said_if_nothing_is_saved(options, folders), RunProgress(configs) as progress:
+        try:
+            results = run_all(configs, folders, workers=options.workers, tell=progress.tell)
+        except RunFailed as error:
+            failed, results = error, error.results
+    if results:
+        _report(options, results, out, time.perf_counter() - started)
+    if failed is not None:
+        raise failed
     return 0
 
 
-def _need_mlflow() -> None:
+def _report(
+    options: argparse.Namespace, results: Sequence[dict[str, Any]], out: Path, seconds: float
+) -> None:
+    """Write what runs came to, and print the table."""
+    from rich.console import Console
+
+    from lifelong.bench.report import summary_table, write_report, write_results
+    from lifelong.bench.suites import SUITES
+
+    write_results(results, out / "results.json")
+    title = SUITES[options.suite].summary
+    report = write_report(results, out, command=options.command, title=title)
+    Console().print(summary_table(results, title=title))
+    print(f"{seconds:.0f} s; the report is {report.resolve()}")
+    if options.registry is not None:
+        _log_runs(options.registry, results)
+
+
+@contextmanager
+def _said_if_nothing_is_saved(
+    options: argparse.Namespace, folders: Sequence[Path]
+) -> Iterator[None]:
+    """Promise after ctrl-C that runs go on only if there is anything to go on from."""
+    from lifelong.bench.folder import anything_saved
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not anything_saved(folders):
+            options.stopped = "; nothing was saved yet: the same command starts from the beginning"
+        raise
+
+
+def _need(extra: str, *modules: str) -> None:
     """Say before the work what would be missing after it."""
-    for module in ("mlflow", "sqlalchemy"):
+    for module in modules:
         if find_spec(module) is None:
-            raise MissingExtra(module, "serve")
+            raise MissingExtra(module, extra)
 
 
 def _log_runs(folder: Path, results: Sequence[dict[str, Any]]) -> None:
@@ -210,8 +253,11 @@ def _reproduce(options: argparse.Namespace) -> int:
             for cell in table.cells
             for seed in options.seeds
         ]
-        with RunProgress(configs, titles) as progress:
-            folders = reproduce.folders(table, options.seeds, out)
+        folders = reproduce.folders(table, options.seeds, out)
+        with (
+            _said_if_nothing_is_saved(options, folders),
+            RunProgress(configs, titles) as progress,
+        ):
             results = run_all(configs, folders, workers=options.workers, tell=progress.tell)
         reproduce.write(table, results, out, options.command)
         text = (out / "table.md").read_text("utf-8")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from lifelong.bench.recipes import RECIPES
 from lifelong.bench.results import read_results
 from lifelong.bench.suites import SUITES, resolve
 from lifelong.cli import LISTS, main
+from lifelong.core.errors import LogError
 from lifelong.core.learner import Learner
 from tests.bench.small_runs import outcome
 from tests.bench.test_reproduce import TINY
@@ -69,7 +71,8 @@ def test_run_writes_results_and_a_report_and_goes_on_where_it_was(
     assert run(tmp_path, *words) == 0
     assert read_results(tmp_path / "results.json") == first
     capsys.readouterr()
-    message = refused(capsys, 1, "run", "digits", "--out", str(tmp_path), "--strategy", "fine-tune")
+    message = refused(capsys, 2, "run", "digits", "--out", str(tmp_path), "--strategy", "fine-tune")
+    assert len(message.splitlines()) == 1
     assert "holds a run with other settings (curve 1 there, 4 now; epochs 1 there, 10" in message
     assert "choose another --out" in message
 
@@ -126,6 +129,8 @@ def test_settings_of_the_command_line_reach_the_run(tmp_path: Path):
         (["run", "digits", "--set", "lr"], "--set 'lr'; write KEY=VALUE"),
         (["run", "digits", "--set", "=1"], "--set '=1'; write KEY=VALUE"),
         (["run", "digits", "--set", "epoch=1"], "did you mean 'epochs'"),
+        (["run", "digits", "--set", "tasks=3"], "cannot be split in 3 tasks evenly; take one of"),
+        (["run", "digits", "--set", "epochs=0"], "epochs is 0; it must be an integer of 1 or"),
         (["run", "digits", "--set", "epochs=x"], "epochs is 'x'; it must be of type int"),
         (["run", "digits", "--set", "ewc.strength=x"], "strength is 'x'; it must be of type float"),
         (["run", "digits", "--set", "si.strength=1"], "unknown strategy of this run 'si'"),
@@ -138,7 +143,9 @@ def test_wrong_use_is_refused_with_the_way_out(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     out = [] if words[0] == "list" else ["--out", str(tmp_path / "out")]
-    assert message in refused(capsys, 2, *words, *out)
+    told = refused(capsys, 2, *words, *out)
+    assert message in told
+    assert len(told.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -295,15 +302,67 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path):
         assert outcome(result) == outcome(json.loads(json.dumps(whole)))
 
 
-def test_ctrl_c_returns_130(
+def test_ctrl_c_returns_130_and_says_what_is_saved(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     def stop(self: Job) -> None:
-        raise KeyboardInterrupt
+        if self.config["seed"] == 1:
+            raise KeyboardInterrupt
+        self.folder.mkdir(parents=True)
+        self.path.touch()
+        raise LogError("the disk is full")
 
     monkeypatch.setattr(Job, "run", stop)
-    assert run(tmp_path, "--strategy", "si") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert run(tmp_path, "--strategy", "si", "--seeds", "1") == 130
+    assert "nothing was saved yet" in capsys.readouterr().err
+    assert run(tmp_path, "--strategy", "si", "--seeds", "0,1") == 130
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
+
+
+def test_a_folder_with_runs_of_other_settings_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    assert run(tmp_path, "--strategy", "replay", "--set", "lr=0.5") == 0
+    there = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.setattr(Learner, "observe", None)
+    words = ("run", "digits", *SMALL, "--out", str(tmp_path), "--strategy")
+    for strategies in (["ewc", "der++"], ["ewc", "replay"], ["replay"]):
+        message = refused(capsys, 2, *words, *strategies)
+        assert "replay-0 holds a run with other settings (lr 0.5 there, 0.001 now)" in message
+        assert len(message.splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == there
+
+
+@pytest.mark.usefixtures("no_report")
+def test_runs_that_did_not_fail_are_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    go = Job._run
+
+    def fail(self: Job) -> dict[str, Any]:
+        if self.config["strategy"] == "ewc":
+            raise LogError("the disk is full")
+        return go(self)
+
+    monkeypatch.setattr(Job, "_run", fail)
+    assert run(tmp_path, "--strategy", "ewc", "si", "replay") == 1
+    printed = capsys.readouterr()
+    assert "1 of 3 runs failed; the first, ewc seed 0: the disk is full" in printed.err
+    assert "the report is" in printed.out
+    found = read_results(tmp_path / "results.json")
+    assert [each["strategy"] for each in found] == ["si", "replay"]
+
+
+@pytest.mark.parametrize("missing", ["rich", "jinja2", "matplotlib"])
+def test_what_the_report_needs_is_asked_for_once_and_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str
+):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == missing else name)
+    monkeypatch.setattr(Learner, "observe", None)
+    message = refused(capsys, 1, "demo", "--part", "core")
+    assert message == (
+        f"lifelong: {missing} is not installed; pip install 'lifelong[bench]' brings it\n"
+    )
 
 
 def test_a_reader_that_leaves_gets_no_trace(

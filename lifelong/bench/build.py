@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lifelong.bench import recipes
+from lifelong.core.batch import Batch
 from lifelong.core.growth import grow
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
@@ -82,6 +83,18 @@ def learner_of(config: Config, stream: Stream) -> Learner:
     strategies = recipes.make(config["strategy"], config["settings"])
     seed, device = config["seed"], config["device"]
     return Learner(model, optimizer, strategies, seed=seed, device=device)
+
+
+def warm_up(config: Config) -> None:
+    """Load what runs of a process share: the data, and the parts of torch that a first step loads.
+
+    Without it, the first run of a process would seem to need all of that memory, the others none.
+    """
+    _data(config["data"])
+    with torch.random.fork_rng(devices=[]):
+        net = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    Learner(net, optimizer).observe(Batch.of(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64)))
 
 
 def _cut(data: Labelled, config: Config) -> Stream:

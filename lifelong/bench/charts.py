@@ -96,7 +96,10 @@ def line_chart(
     plot = _Plot(width, height, axis, right=max(map(_text_width, labels), default=0) + 18)
     body = [plot.frame()]
     body += [_band(line, plot) for line in lines if line.band]
-    body += [_line(line, plot) for line in lines]
+    body += [
+        _line(line, plot, sum(_lie_together(line, later) for later in lines[number:]))
+        for number, line in enumerate(lines, start=1)
+    ]
     ends = [plot.y(line.points[-1][1]) if line.points else plot.y(0) for line in lines]
     places = spread(ends, gap=15, low=plot.top, high=plot.bottom)
     for line, text, place in zip(lines, labels, places, strict=True):
@@ -218,20 +221,29 @@ class _Plot:
         return "".join(parts)
 
 
-def _line(line: Line, plot: _Plot) -> str:
+def _lie_together(first: Line, second: Line) -> bool:
+    """Say whether a line lies on another all along, where one would hide the other."""
+    there = dict(second.points)
+    return bool(first.points) and all(abs(there.get(x, 9.0) - y) < 0.01 for x, y in first.points)
+
+
+def _line(line: Line, plot: _Plot, above: int = 0) -> str:
+    """Draw a line; the more others lie above it, the wider, so that it shows on both sides."""
+    wide = 2 + 4 * min(above, 2)
     path = "L".join(f"{plot.x(x):.1f} {plot.y(y):.1f}" for x, y in line.points)
     dash = ' stroke-dasharray="5 4"' if line.dashed else ""
     marks = ""
     if line.marks and not line.dashed:
         marks = "".join(
-            f'<circle cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="3.2" fill="{line.color}">'
+            f'<circle cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="{1.2 + wide}" '
+            f'fill="{line.color}">'
             f"<title>{escape(f'{line.name}, {plot.axis.text(x)}: {percent(y, 1)}')}</title>"
             "</circle>"
             for x, y in line.points
         )
     return (
-        f'<g class="line"><path d="M{path}" fill="none" stroke="{line.color}" stroke-width="2" '
-        f'stroke-linejoin="round" stroke-linecap="round"{dash}/>{marks}'
+        f'<g class="line"><path d="M{path}" fill="none" stroke="{line.color}" '
+        f'stroke-width="{wide}" stroke-linejoin="round" stroke-linecap="round"{dash}/>{marks}'
         f"<title>{escape(line.name)}</title></g>"
         if line.points
         else ""

@@ -17,11 +17,12 @@ from torch import nn
 
 import lifelong
 from lifelong.bench import recipes
-from lifelong.bench.build import learner_of, stream_of, task_names
+from lifelong.bench.build import learner_of, stream_of, task_names, warm_up
 from lifelong.bench.evaluate import evaluate
-from lifelong.bench.results import ResultsError, check_results, write_atomic
+from lifelong.bench.folder import CHECKPOINT, RESULT, check_same, finished, interrupted
+from lifelong.bench.results import write_atomic
 from lifelong.core import checkpoint, restore
-from lifelong.core.errors import CheckpointError, StateMismatch
+from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.metrics import matrix
 from lifelong.metrics.cost import CostTimer, state_bytes
@@ -66,14 +67,15 @@ class Job:
         self.tell = tell
         self.every = every
         self.threads = threads
-        self.path = folder / "checkpoint.safetensors"
-        self.result_path = folder / "result.json"
+        self.path = folder / CHECKPOINT
+        self.result_path = folder / RESULT
 
     def run(self) -> dict[str, Any]:
         """Run to the end, or read the result of a run that is over."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.result_path.exists():
-            return self._finished()
+        if (over := finished(self.folder)) is not None:
+            check_same(self.folder, over["config"], self.config)
+            return over
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -81,12 +83,23 @@ class Job:
         finally:
             torch.set_num_threads(threads)
 
-    def _run(self) -> dict[str, Any]:
+    def prepare(self) -> None:
+        """Make the stream and the learner, and learn nothing; what cannot work is refused here.
+
+        Raises:
+            DatasetError: the data cannot be had.
+            ValueError: a setting makes no sense.
+        """
         self.stream = stream_of(self.config)
         self.tests = self.stream.tests
         if self.config["on"] == "valid":
             self.tests = _kept_apart(self.stream)
         self.learner = learner_of(self.config, self.stream)
+
+    def _run(self) -> dict[str, Any]:
+        warm_up(self.config)
+        self._timer = CostTimer(self.config["device"])
+        self.prepare()
         self.progress: dict[str, Any] = {
             "initial": evaluate(self.learner, self.tests, self.stream.task_known),
             "accuracy": [],
@@ -97,7 +110,6 @@ class Job:
         }
         self._resume()
         self._before = self.progress["seconds"]
-        self._timer = CostTimer(self.learner.device)
         self._saved = self._told = time.monotonic()
         for position, task in enumerate(self.stream, start=self.stream.cursor["task"]):
             if position >= len(self.progress["accuracy"]):
@@ -179,46 +191,17 @@ class Job:
         checkpoint.save(self.path, state)
 
     def _resume(self) -> None:
-        if not self.path.exists():
+        state = interrupted(self.folder)
+        if state is None:
             return
-        way_out = f"delete {self.folder} to run from the start"
-        try:
-            state = checkpoint.load(self.path)
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; {way_out}") from error
-        self._check_same(state["config"])
+        check_same(self.folder, state["config"], self.config)
         try:
             self.stream.load_state_dict(state["stream"])
             self.learner.load_state_dict(state["learner"])
         except StateMismatch as error:
+            way_out = f"delete {self.folder} to run from the start"
             raise StateMismatch(f"{self.path}: {error}; {way_out}") from error
         self.progress = state["progress"]
-
-    def _finished(self) -> dict[str, Any]:
-        try:
-            result: dict[str, Any] = json.loads(self.result_path.read_text("utf-8"))
-            config = result["config"]
-            check_results([result])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ResultsError(
-                f"{self.result_path} is damaged ({error}); delete it to run again"
-            ) from error
-        self._check_same(config)
-        return result
-
-    def _check_same(self, config: Mapping[str, Any]) -> None:
-        own = json.loads(json.dumps(self.config))
-        there = json.loads(json.dumps(dict(config)))
-        differing = [
-            f"{name} {there.get(name)!r} there, {own.get(name)!r} now"
-            for name in sorted(own.keys() | there.keys())
-            if own.get(name) != there.get(name)
-        ]
-        if differing:
-            raise StateMismatch(
-                f"{self.folder} holds a run with other settings ({'; '.join(differing)}); "
-                "choose another --out"
-            )
 
     def _result(self) -> dict[str, Any]:
         accuracy = self.progress["accuracy"]
@@ -237,6 +220,7 @@ class Job:
             "seconds": seconds,
             "rows_per_second": self.progress["rows"] / seconds if seconds > 0 else None,
             "peak_rss_mb": spent.peak_rss_mb,
+            "growth_mb": spent.growth_mb,
             "memory_bytes": _bytes_kept(self.learner, self.stream, self.config["strategy"]),
             "curve": self.progress["curve"],
             "tasks": task_names(self.config),

@@ -76,7 +76,7 @@ def table(rows: Sequence[Summary], color: Mapping[str, str]) -> list[dict[str, A
                 _cell(row["plasticity"], 100),
                 _cell(row["seconds"], 1),
                 _cell(row["ratio"], 1, digits=2),
-                _cell(row["peak_rss_mb"], 1, digits=0),
+                _cell(row["growth_mb"], 1),
                 _bytes_cell(row["memory_bytes"]),
             ],
         }

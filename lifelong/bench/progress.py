@@ -93,7 +93,10 @@ class RunProgress:
         else:
             result = event["result"]
             told = f"{100 * result['average_accuracy']:.2f} % in {result['seconds']:.1f} s"
-        self.console.print(f"{self.names[number]}: {told}", highlight=False, markup=False)
+            if event.get("read"):
+                told += ", read from an earlier run"
+        line = f"{self.names[number]}: {told}"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _told(self, event: Mapping[str, Any]) -> str:
         """Say which task it is, with the accuracy on each task, or their mean if room is short."""

@@ -58,7 +58,12 @@ COLUMNS = (
     ("Plasticity", "%", "Mean accuracy on each task when it has just been learned."),
     ("Training", "s", "Seconds of training, without evaluation."),
     ("Time ratio", "", "Training time divided by that of fine-tuning with the same seed."),
-    ("Peak memory", "MB", "The most memory the process held."),
+    (
+        "Peak memory",
+        "MB",
+        "How far the memory of the process rose over what it held before the run: libraries and "
+        "the data set are not counted; tasks, model, optimizer and strategies are.",
+    ),
     ("Kept", "", "Bytes kept between tasks beside the model: stored rows, importances, teachers."),
 )
 
@@ -164,7 +169,8 @@ def _facts(
     names = page.task_names(results)
     tasks = str(len(names))
     if results[0].get("tasks") and len(names) <= 6:
-        tasks += ": " + ", ".join(names)
+        # A task's own name may be a list, such as "0, 1".
+        tasks += ": " + " · ".join(name.replace(" ", "\N{NO-BREAK SPACE}") for name in names)
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     facts = [("Suite", results[0]["suite"]), ("Tasks", tasks), ("Strategies", str(len(rows)))]
     facts.append(("Seeds", ", ".join(map(str, seeds)) if len(seeds) <= 6 else str(len(seeds))))

@@ -148,7 +148,7 @@ def _check_fields(result: Result, where: str, *, strict: bool) -> None:
         tasks = check_matrix(result["accuracy"])
     except (ValueError, TypeError, KeyError) as error:
         raise ResultsError(f"{where}: {error}") from error
-    for field in (*NUMBERS, "plasticity", "chance"):
+    for field in (*NUMBERS, "growth_mb", "plasticity", "chance"):
         value = result.get(field)
         if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
             raise ResultsError(f"{where}: {field!r} is {value!r}, not a number or null")

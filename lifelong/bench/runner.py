@@ -15,16 +15,21 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from lifelong.bench.folder import RESULT, check_folders
 from lifelong.bench.job import Event, Job
 from lifelong.core.errors import LifelongError
 
 Told = Callable[[int, dict[str, Any]], None]
 """Called with a run's number and how it goes (see `lifelong.bench.job.Event`), at last with
-{"result": its result} or {"error": why it failed}."""
+{"result": its result} or {"error": why it failed}, with "read" if it was over before."""
 
 
 class RunFailed(LifelongError):
-    """A run ended in an error, or its process died; the others' results are kept."""
+    """A run ended in an error, or its process died; `results` are those of the others."""
+
+    def __init__(self, message: str, results: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.results = list(results)
 
 
 def run_all(
@@ -39,6 +44,7 @@ def run_all(
     Runs that are over are read; those that were interrupted go on. Each run computes on one
     thread, so its result does not depend on how many run side by side. A script that calls this
     with several workers needs the usual `if __name__ == "__main__":`, since they import it.
+    Folders and settings are looked at first, so what can never work is refused before any work.
 
     Args:
         configs: what `suites.resolve` returns, with a seed.
@@ -48,6 +54,9 @@ def run_all(
 
     Raises:
         RunFailed: a run failed, and the others are over; the message says which and why.
+        StateMismatch: a folder holds another run.
+        ValueError: a setting makes no sense.
+        DatasetError: the data cannot be had.
         KeyboardInterrupt: ctrl-C; calling again goes on from the last checkpoints.
     """
     if not len(configs) == len(folders) == len(set(folders)):
@@ -58,6 +67,8 @@ def run_all(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if not configs or (workers is not None and workers < 1):
         raise ValueError(f"workers is {workers} for {len(configs)} runs; both must be 1 or more")
+    check_folders(configs, folders)
+    _check_settings(configs, folders)
     count = min(workers or cores or 1, len(configs))
     over: Mapping[int, dict[str, Any]]
     if count == 1:
@@ -70,9 +81,21 @@ def run_all(
         number = f"{len(failed)} of {len(configs)} runs failed; the first, "
         raise RunFailed(
             f"{number if len(configs) > 1 else ''}{first['strategy']} seed {first['seed']}: "
-            f"{over[failed[0]]['error']}"
+            f"{over[failed[0]]['error']}",
+            [event["result"] for _, event in sorted(over.items()) if "result" in event],
         )
     return [over[number]["result"] for number in range(len(configs))]
+
+
+def _check_settings(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> None:
+    """Make stream and learner of what is still to run, one seed of each, and learn nothing."""
+    seen: list[dict[str, Any]] = []
+    for config, folder in zip(configs, folders, strict=True):
+        but_seed = {name: value for name, value in config.items() if name != "seed"}
+        if but_seed in seen or (folder / RESULT).exists():
+            continue
+        seen.append(but_seed)
+        Job({**config, "device": "cpu"}, folder).prepare()
 
 
 def _one_by_one(
@@ -88,7 +111,8 @@ def _one_by_one(
 def _end(config: Mapping[str, Any], folder: Path, tell: Event) -> dict[str, Any]:
     """Run, and return the event of its end: {"result": ...} or {"error": why}."""
     try:
-        return {"result": Job(config, folder, tell).run()}
+        read = {"read": True} if (folder / RESULT).exists() else {}
+        return {"result": Job(config, folder, tell).run(), **read}
     except (LifelongError, ValueError, OSError) as error:
         return {"error": str(error)}
     except Exception:

@@ -69,7 +69,7 @@ class Summary(TypedDict):
     seconds: Interval | None
     ratio: Interval | None
     rows_per_second: Interval | None
-    peak_rss_mb: Interval | None
+    growth_mb: Interval | None
     memory_bytes: Interval | None
 
 
@@ -171,7 +171,7 @@ def _summarise(
         seconds=over_seeds("seconds"),
         ratio=_interval(ratios),
         rows_per_second=over_seeds("rows_per_second"),
-        peak_rss_mb=over_seeds("peak_rss_mb"),
+        growth_mb=over_seeds("growth_mb"),
         memory_bytes=over_seeds("memory_bytes"),
     )
 

@@ -88,7 +88,7 @@ _HSU = Suite(
 
 SUITES: Mapping[str, Suite] = {
     "digits": Suite(
-        "scikit-learn's 8x8 digits, class-incremental in 5 tasks; seconds long",
+        "scikit-learn's 8x8 digits, class-incremental in 5 tasks; a run takes seconds",
         "digits", width=100, head="fixed", scale=16.0, optimizer="adam", lr=1e-3, batch=16,
         epochs=10,
         settings={

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lifelong.demo.digits import PAIRS, Digits
+from lifelong.demo.reasons import why
 from lifelong.demo.service import DemoFailed, Service
 from lifelong.demo.story import Story, percent
 from lifelong.demo.traffic import Traffic
@@ -57,19 +58,30 @@ class Scene:
         """All classes that are shown."""
         return [one for pair in self.scale.pairs for one in pair]
 
+    def asked(self, classes: Sequence[int], most: int) -> list[tuple[int | None, int]]:
+        """Ask for held-out rows of these classes; return each answer and what it should be."""
+        x, y = self.digits.tests(classes, most)
+        answers = [
+            answer.label
+            for start in range(0, len(x), 60)
+            for answer in self.client.predict_rows(x[start : start + 60])
+        ]
+        return list(zip(answers, y, strict=True))
+
     def accuracy(self, classes: Sequence[int], most: int = 60) -> float | None:
         """Ask for held-out rows of these classes; None if there are no classes."""
         if not classes:
             return None
-        x, y = self.digits.tests(classes, most)
-        right = [
-            answer.label == label
-            for start in range(0, len(x), 60)
-            for answer, label in zip(
-                self.client.predict_rows(x[start : start + 60]), y[start : start + 60], strict=True
-            )
-        ]
-        return sum(right) / len(right)
+        asked = self.asked(classes, most)
+        return sum(answer == label for answer, label in asked) / len(asked)
+
+    def told(self) -> tuple[float, str]:
+        """Ask what is served for all classes: the share that is right, and the words for it."""
+        version, asked = self.champion(), self.asked(self.classes, 300)
+        right = sum(answer == label for answer, label in asked) / len(asked)
+        others = [answer for answer, label in asked if label != 0]
+        zeros = f"{others.count(0)} of {len(others)} other digits called 0"
+        return right, f"version {version}, {percent(right)} right, {zeros}"
 
     def champion(self) -> int:
         """Return the version that is served."""
@@ -99,7 +111,7 @@ class Scene:
         for entry in new:
             number, reason = entry["details"]["version"], entry["details"]["reason"]
             done = "was promoted" if entry["action"] == "promote" else "is served again"
-            self.story.line(f"  version {number} {done}: {reason.partition(';')[0]}", "dim")
+            self.story.line(f"  version {number} {done}: {why(reason)}", "dim")
         return new
 
 
@@ -109,10 +121,11 @@ def classes_arrive(scene: Scene) -> None:
     story.chapter("Classes arrive, two at a time; the learner is not told when")
     story.line("new     right on new   on old   version   labels   answered   failed")
     old: list[int] = []
-    promotions, known = 0, True
+    promoted: list[int] = []
+    known = True
     for new in scale.pairs:
         traffic.send(new, old)
-        right = _until_known(scene, new)
+        right = _until_known(scene, new, promoted)
         known = known and right >= scale.learned
         told = (
             f"{' '.join(map(str, new)):<8}{percent(right):>12}   "
@@ -120,8 +133,8 @@ def classes_arrive(scene: Scene) -> None:
             f"{traffic.answered:>8}   {len(traffic.failures):>6}"
         )
         story.line(told, "bold")
-        promotions += sum(entry["action"] == "promote" for entry in scene.decided())
         old += new
+    promotions = len(promoted)
     right = scene.accuracy(old, 300) or 0.0
     story.claim(
         known and right >= scale.kept,
@@ -135,11 +148,15 @@ def classes_arrive(scene: Scene) -> None:
     )
 
 
-def _until_known(scene: Scene, new: Sequence[int]) -> float:
-    """Wait until new classes are known, or as many rows came as may; return the share right."""
+def _until_known(scene: Scene, new: Sequence[int], promoted: list[int]) -> float:
+    """Wait until new classes are known, or as many rows came as may; return the share right.
+
+    What is promoted meanwhile is told as it happens, and added to `promoted`.
+    """
     start, scale, traffic = scene.traffic.rows, scene.scale, scene.traffic
     while True:
         scene.wait_for_rows(traffic, max(start + scale.least, traffic.rows + 30))
+        promoted += [e["details"]["version"] for e in scene.decided() if e["action"] == "promote"]
         right = scene.accuracy(new) or 0.0
         if right >= scale.learned or traffic.rows >= start + scale.most or traffic.failures:
             return right
@@ -150,8 +167,10 @@ def poison(scene: Scene) -> None:
     story, service, classes = scene.story, scene.service, scene.classes
     story.chapter(f"A broken client labels {scene.scale.poison} digits as 0")
     scene.traffic.send(classes)
-    before, champion = scene.accuracy(classes, 300) or 0.0, scene.champion()
-    held, refused = _quarantined(service), set(scene.watch.refused)
+    scene.decided()
+    (before, told), champion = scene.told(), scene.champion()
+    story.line(f"served before: {told}")
+    held, refused, good = _quarantined(service), set(scene.watch.refused), scene.traffic.rows
     with Traffic(service.url, scene.digits, pace=scene.scale.pace, name="broken", says=0) as broken:
         broken.send(classes)
         lowest = before
@@ -162,7 +181,7 @@ def poison(scene: Scene) -> None:
                 break
     scene.traffic.failures += broken.failures
     scene.traffic.answered += broken.answered
-    end = service.last()
+    end, good = service.last(), scene.traffic.rows - good
     scene.wait(
         lambda: (
             service.has_read(end)
@@ -170,22 +189,43 @@ def poison(scene: Scene) -> None:
         ),
         "judge what it learned from the burst",
     )
-    lowest = min(lowest, scene.accuracy(classes, 300) or 0.0)
-    since = sorted(set(scene.watch.refused) - refused)
+    held = _quarantined(service) - held
     story.line(
-        f"held back as unlike other rows: {_quarantined(service) - held}; "
-        f"challengers refused: {len(since)}"
+        f"sent: {broken.rows} wrong labels among {good} right ones; {held} labels were held back "
+        "as unlike other rows, the learner took the others"
     )
-    for version in since:
-        reason = scene.watch.refused[version][0].partition(";")[0]
+    for version in sorted(set(scene.watch.refused) - refused):
+        reason = why(scene.watch.refused[version][0])
         story.line(f"  version {version} was refused: {reason}", "dim")
+    right, told = scene.told()
     scene.decided()
+    story.line(f"served after:  {told}")
     story.claim(
-        lowest >= before - 0.1,
-        f"served meanwhile: {percent(before)} right before the burst, never less than "
-        f"{percent(lowest)} since",
+        min(lowest, right) >= before - 0.1,
+        f"what is served lost no more than 10 points: {percent(before)} right before the burst, "
+        f"{percent(min(lowest, right))} at the lowest since",
     )
+    story.line(_what_kept_it(held, broken.rows, scene.champion() != champion))
     _take_out(scene, champion, before)
+
+
+def _what_kept_it(held: int, wrong: int, promoted: bool) -> str:
+    """Say which of the safeguards had a part in it, by what was counted.
+
+    Example:
+        >>> _what_kept_it(held=120, wrong=150, promoted=True)
+        'what kept it: the quarantine, which held back 120 of 150 wrong labels'
+        >>> _what_kept_it(held=2, wrong=150, promoted=False)
+        'what kept it: the gate, which has let no version through since'
+    """
+    if held > wrong / 2:
+        return f"what kept it: the quarantine, which held back {held} of {wrong} wrong labels"
+    if not promoted:
+        return "what kept it: the gate, which has let no version through since"
+    return (
+        "what kept it: neither the quarantine nor the gate; the learner took the labels, and the "
+        "version it made passed the gate, being as right as was measured"
+    )
 
 
 def _take_out(scene: Scene, champion: int, before: float) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from lifelong.demo.digits import PAIRS, Digits, write_files
+from lifelong.demo.reasons import why
 from lifelong.demo.service import DemoFailed, Service, check_unused
 from lifelong.demo.story import Story
 from lifelong.demo.traffic import Traffic
@@ -50,7 +51,7 @@ def serve_digits(folder: Path, *, pace: float = 5.0) -> NoReturn:
 
 def _tell(story: Story, watch: Watch, traffic: Traffic) -> None:
     for entry in watch.decisions():
-        reason = entry["details"]["reason"].partition(";")[0]
+        reason = why(entry["details"]["reason"])
         story.line(f"{entry['action']} version {entry['details']['version']}: {reason}", "dim")
     for failure in traffic.failures:
         story.line(f"failed: {failure}", "red")

@@ -35,7 +35,7 @@ def show_loop(folder: Path, scale: Scale | None = None) -> list[str]:
     try:
         story.chapter("A service starts, with a model that has seen no digits")
         with Service(config) as service:
-            with story.waiting("starting"):
+            with story.waiting("starting: its processes import torch and MLflow first"):
                 digits = Digits()
                 service.wait_ready()
             story.line(f"answers on {service.url}, with a console at {service.url}/console")
@@ -43,6 +43,7 @@ def show_loop(folder: Path, scale: Scale | None = None) -> list[str]:
             _run(service, digits, story, scale)
             service.stop()
         _prove(config, story)
+        story.line("next: `lifelong demo --part serve` (`make serve` in a clone) leaves it running")
     except LifelongError as error:
         story.claim(False, str(error))
     return story.failed

@@ -37,7 +37,9 @@ class Story:
         self.line(f"{'ok     ' if held else 'FAILED '} {text}", "green" if held else "bold red")
 
     def waiting(self, text: str) -> Any:
-        """Return what shows on a terminal that something takes time, while it is entered."""
+        """Say that something takes time; return what shows it on a terminal, while entered."""
+        if not self.console.is_terminal:
+            self.line(text)
         return self.console.status(f"  {text}", spinner="line")
 
 

@@ -40,9 +40,21 @@ class Watch:
         self._thread.join(10)
 
     def decisions(self) -> list[dict[str, Any]]:
-        """Return the promotions and rollbacks that came since this was asked last."""
+        """Return the promotions and rollbacks that came since this was asked last.
+
+        Each has `details["reason"]`; a promotion's is all that the gate said, not its beginning.
+        """
         entries = entries_of(self._service.state / "audit.jsonl")
         new, self._seen = entries[self._seen :], len(entries)
+        said = {
+            entry["details"]["version"]: "; ".join(entry["details"]["reasons"])
+            for entry in entries
+            if entry["action"] == "verdict" and entry["details"]["verdict"] == "promote"
+        }
+        for entry in new:
+            if entry["action"] == "promote":
+                details = entry["details"]
+                details["reason"] = said.get(details["version"], details["reason"])
         return [entry for entry in new if entry["action"] in ("promote", "rollback")]
 
     def _run(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,13 +22,16 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 class Cost:
     """What a run cost: training alone (evaluation is not counted), and the most memory it held.
 
-    `peak_rss_mb` and `peak_gpu_mb` are in 10^6 bytes; None where they cannot be known.
+    `peak_rss_mb` is of the whole process, libraries and all; `growth_mb` is how far that rose
+    over what the process held when the timer was made, so what the run itself needed. These and
+    `peak_gpu_mb` are in 10^6 bytes; None where they cannot be known.
     """
 
     seconds: float
     rows: int
     peak_rss_mb: float | None
     peak_gpu_mb: float | None = None
+    growth_mb: float | None = None
 
     @property
     def rows_per_second(self) -> float | None:
@@ -52,7 +57,8 @@ class CostTimer:
         self._seconds = 0.0
         self._rows = 0
         self._running = False
-        reset_peak_rss()
+        _give_back()  # else what a run before has freed would hide what this one takes
+        self._held = peak_rss_mb() if reset_peak_rss() else None
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -80,7 +86,9 @@ class CostTimer:
         gpu = None
         if self.device.type == "cuda":
             gpu = torch.cuda.max_memory_allocated(self.device) / 1e6
-        return Cost(self._seconds, self._rows, peak_rss_mb(), gpu)
+        peak = peak_rss_mb()
+        growth = None if peak is None or self._held is None else peak - self._held
+        return Cost(self._seconds, self._rows, peak, gpu, growth)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -118,6 +126,13 @@ def reset_peak_rss() -> bool:
     except OSError:
         return False
     return True
+
+
+def _give_back() -> None:
+    """Return memory that was freed to the system, where the C library can (glibc)."""
+    gc.collect()
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def state_bytes(state: object) -> int:

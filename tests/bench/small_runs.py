@@ -27,5 +27,5 @@ def outcome(result: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in result.items()
-        if name not in ("seconds", "rows_per_second", "peak_rss_mb")
+        if name not in ("seconds", "rows_per_second", "peak_rss_mb", "growth_mb")
     }

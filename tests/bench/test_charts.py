@@ -136,3 +136,14 @@ def test_text_contrast_meets_wcag_aa(theme: dict[str, str]) -> None:
 def test_the_charts_fall_back_on_the_light_theme() -> None:
     assert [LIGHT[f"--s{k}"] for k in range(8)] == list(charts.SERIES)
     assert [LIGHT[f"--r{k}"] for k in range(6)] == list(charts.RAMP)
+
+
+def test_a_line_that_lies_under_others_is_wider_than_they_are() -> None:
+    lines = [
+        Line("under", [(1, 0.9), (2, 0.5), (3, 0.2)], "red"),
+        Line("apart", [(1, 0.9), (2, 0.5), (3, 0.9)], "green"),
+        Line("over", [(1, 0.9), (2, 0.501), (3, 0.2)], "blue"),
+    ]
+    svg = charts.line_chart(lines, Axis.steps(["A", "B", "C"], "after"), title="t")
+    widths = dict(re.findall(r'stroke="(red|green|blue)" stroke-width="(\d+)"', svg))
+    assert widths == {"red": "6", "green": "2", "blue": "2"}

@@ -290,3 +290,16 @@ def test_the_digest_tells_weights_apart():
     with torch.no_grad():
         net.bias[0] += 1e-6
     assert weights_sha256(net) != before
+
+
+def test_the_memory_of_a_run_grows_with_what_it_keeps_and_not_with_the_runs_before(tmp_path: Path):
+    def growth(name: str, capacity: int) -> float:
+        made = small("replay", replay__capacity=capacity)
+        found: float = Job(made, tmp_path / name).run()["growth_mb"]
+        return found
+
+    growth("first", 10)
+    for name in "ab":
+        # Rows of 64 bytes of pixels and three numbers of 8 bytes, all set aside from the start.
+        assert growth(f"{name}-few", 10) < 10
+        assert growth(f"{name}-many", 500_000) > 10

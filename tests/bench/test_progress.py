@@ -46,6 +46,16 @@ def test_without_a_terminal_each_run_that_ends_is_a_line(capsys: pytest.CaptureF
     assert printed.err == "EWC, seed 0: 91.25 % in 12.3 s\nEWC, seed 1: failed: [disk] full\n"
 
 
+def test_a_line_is_never_broken_and_says_what_was_only_read(capsys: pytest.CaptureFixture[str]):
+    long = "sklearn is not installed; " * 4 + "pip install 'lifelong[bench]' brings it"
+    with RunProgress(CONFIGS) as shown:
+        shown.tell(0, {"error": long})
+        shown.tell(1, {**RESULT, "read": True})
+    assert capsys.readouterr().err == (
+        f"EWC, seed 0: failed: {long}\nEWC, seed 1: 91.25 % in 12.3 s, read from an earlier run\n"
+    )
+
+
 def test_the_time_left_follows_from_what_was_done_here(clock: SimpleNamespace):
     shown = RunProgress(CONFIGS)
     shown.tell(0, event(0))

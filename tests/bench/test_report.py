@@ -41,6 +41,7 @@ def result(strategy: str, seed: int = 0, tasks: int = 3, **more: Any) -> dict[st
         "seconds": seconds,
         "rows_per_second": 1000 / seconds,
         "peak_rss_mb": 500.0,
+        "growth_mb": 20.5,
         "memory_bytes": 0 if strategy == "fine-tune" else 1234 * len(strategy),
         "config": {"model": "MLP", "lr": 0.1, "nested": {"depth": 2}, "note": strategy},
         "versions": {"lifelong": "0.1.0", "torch": "2.13.0"},
@@ -127,7 +128,7 @@ def test_hostile_text_is_only_text() -> None:
         [result(name, tasks=20) for name in ("fine-tune", "replay", "joint")],
         [result(f"strategy-{k}") for k in range(12)],
         [{"suite": "s", "strategy": "a", "seed": 3, "accuracy": [[1.0, 0.0], [1.0, 1.0]]}],
-        [result("ewc", memory_bytes=None, seconds=None, peak_rss_mb=None, config={}, versions={})],
+        [result("ewc", memory_bytes=None, seconds=None, growth_mb=None, config={}, versions={})],
     ],
     ids=["one", "joint", "task", "two", "joints", "20 tasks", "12 strategies", "bare", "unknown"],
 )

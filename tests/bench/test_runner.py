@@ -9,6 +9,7 @@ import pytest
 from lifelong.bench import runner
 from lifelong.bench.job import Job
 from lifelong.bench.runner import RunFailed, _Pool, run_all
+from lifelong.core.errors import LogError, StateMismatch
 from tests.bench.small_runs import outcome, small
 
 
@@ -61,18 +62,73 @@ def test_processes_are_started_with_ctrl_c_blocked_and_the_parent_is_not():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
+@pytest.fixture
+def si_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Job._run
+
+    def fail(self: Job) -> dict[str, Any]:
+        if self.config["strategy"] == "si":
+            raise LogError("the disk is full")
+        return run(self)
+
+    monkeypatch.setattr(Job, "_run", fail)
+
+
+@pytest.mark.usefixtures("si_fails")
 def test_a_failing_run_is_named_and_the_results_of_others_are_kept(tmp_path: Path):
-    configs = [small(), small("si", tasks=7), small("replay")]
-    with pytest.raises(RunFailed, match=r"1 of 3 runs failed; the first, si seed 0: .* 7 tasks"):
+    configs = [small(), small("si"), small("replay")]
+    with pytest.raises(RunFailed, match=r"1 of 3 .* the first, si seed 0: the disk is") as caught:
         run_all(configs, folders(tmp_path, 3), workers=1)
+    assert [each["strategy"] for each in caught.value.results] == ["fine-tune", "replay"]
     for number, strategy in ((0, "fine-tune"), (2, "replay")):
         result = json.loads((tmp_path / str(number) / "result.json").read_text())
         assert result["strategy"] == strategy
 
 
+@pytest.mark.usefixtures("si_fails")
 def test_the_only_run_is_not_counted(tmp_path: Path):
-    with pytest.raises(RunFailed, match=r"^si seed 0: 10 classes"):
-        run_all([small("si", tasks=7)], [tmp_path])
+    with pytest.raises(RunFailed, match=r"^si seed 0: the disk is full$"):
+        run_all([small("si")], [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tasks": 3}, "10 classes of digits cannot be split in 3 tasks evenly"),
+        ({"epochs": 0}, "epochs is 0; it must be an integer of 1 or more"),
+        ({"batch": 0}, "batch is 0"),
+        ({"on": "valid"}, "no rows are kept apart"),
+    ],
+)
+def test_settings_that_can_never_work_are_refused_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
+):
+    monkeypatch.setattr(runner, "_end", None)
+    monkeypatch.setattr(runner, "_Pool", None)
+    configs = [small("ewc"), small("replay", **given), small("replay", seed=1, **given)]
+    with pytest.raises(ValueError, match=message):
+        run_all(configs, folders(tmp_path, 3), workers=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_run_in_any_folder_is_refused_before_any_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    places = folders(tmp_path, 3)
+    run_all([small("si", lr=0.5)], places[2:])
+    there = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(Job, "run", None)
+    with pytest.raises(StateMismatch, match=r"2 holds a run with other settings \(lr 0.5 there"):
+        run_all([small(), small("replay"), small("si")], places, workers=1)
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_runs_that_are_over_are_told_to_be_read(tmp_path: Path):
+    told: list[dict[str, Any]] = []
+    for _ in range(2):
+        run_all([small()], [tmp_path], tell=lambda _, event: told.append(event))
+    ends = [event for event in told if "result" in event]
+    assert [event.get("read") for event in ends] == [None, True]
 
 
 def test_what_should_never_happen_comes_with_its_trace(

@@ -1,9 +1,12 @@
 """The demo in small, with its real processes, and what it does where something is wrong."""
 
+import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +14,8 @@ from lifelong import cli
 from lifelong.demo import digits, endless, loop
 from lifelong.demo.chapters import Scale
 from lifelong.demo.service import DemoFailed, Service, check_unused
+from lifelong.demo.story import Story
+from lifelong.demo.watch import Watch
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.outside import free_port
 
@@ -40,13 +45,18 @@ def test_the_loop_holds_what_it_claims_and_leaves_nothing_running(tmp_path, caps
     for words in [
         "every class was learned",
         "requests failed",
-        "served meanwhile",
+        "served before: version",
+        "served after:  version",
+        "what is served lost no more than 10 points",
+        "what kept it: ",
         "rows since then stay out",
         "until it had caught up again, 0 failed",
         "are the same, bit for bit",
         "lifelong audit: 0 problems",
+        "next: `lifelong demo --part serve`",
     ]:
         assert words in told
+    assert not re.search(r"task \d", told)
     assert "trainer has ended (signal SIGKILL)" in (tmp_path / "service.log").read_text()
     assert pids
     assert not any(alive(pid) for pid in pids)
@@ -105,6 +115,27 @@ def test_digits_to_measure_with_are_never_sent():
     rows = digits.Digits(seed=1)
     held = {tuple(row) for row in rows.tests(range(10), 400)[0]}
     assert not any(tuple(rows.draw(range(10))[0]) in held for _ in range(500))
+
+
+def test_a_promotion_comes_with_all_that_the_gate_said(tmp_path):
+    """Its own reason is cut short; the verdict's before it is not."""
+    details = {"version": 2, "verdict": "promote", "reasons": ["kept", "ahead"]}
+    entries = [
+        {"action": "verdict", "details": details},
+        {"action": "promote", "details": {"version": 2, "reason": "kept; ah"}},
+        {"action": "rollback", "details": {"version": 1, "reason": "worse"}},
+    ]
+    lines = "".join(f"{json.dumps(entry)}\n" for entry in entries)
+    (tmp_path / "audit.jsonl").write_text(lines)
+    watch = Watch(SimpleNamespace(state=tmp_path))
+    reasons = [entry["details"]["reason"] for entry in watch.decisions()]
+    assert reasons == ["kept; ahead", "worse"]
+    assert watch.decisions() == []
+
+
+def test_what_takes_time_is_said_where_no_terminal_shows_it(capsys):
+    with Story().waiting("starting"):
+        assert capsys.readouterr().out == "  starting\n"
 
 
 @pytest.mark.slow

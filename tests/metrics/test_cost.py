@@ -59,6 +59,26 @@ def test_the_peak_grows_with_what_is_held() -> None:
     assert held.numel() == 30_000_000
 
 
+def test_growth_is_what_the_run_took_itself_and_not_what_was_held_before() -> None:
+    before = torch.ones(60_000_000, dtype=torch.uint8)
+    timer = CostTimer()
+    first = timer.cost().growth_mb
+    assert first is not None
+    held = torch.ones(30_000_000, dtype=torch.uint8)
+    del held
+    assert timer.cost().growth_mb == pytest.approx(first + 30, abs=5)
+    assert timer.cost().peak_rss_mb > 90
+    assert CostTimer().cost().growth_mb < 5
+    assert len(before) == 60_000_000
+
+
+def test_growth_is_not_told_where_the_peak_does_not_start_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.setattr(costs, "_CLEAR_REFS", tmp_path / "no" / "such")
+    assert CostTimer().cost().growth_mb is None
+
+
 def test_the_peak_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     known = peak_rss_mb()
     monkeypatch.setattr(costs, "_STATUS", tmp_path / "missing")
