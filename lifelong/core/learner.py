@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Never, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lifelong.core import checkpoint, growth, restore
+from lifelong.core.arguments import check_parts, device_of, keys_of, no_batch, strategies_of
 from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch
 from lifelong.core.forward import evaluating, forward, wants_task
@@ -51,7 +51,7 @@ class Learner:
         scheduler: stepped after each step of the optimizer.
 
     Raises:
-        ValueError: no trainable parameters, or an argument out of range.
+        ValueError: no trainable parameters, or an argument of the wrong kind or out of range.
         OptimizerMismatch: the optimizer misses parameters or has foreign ones.
 
     Example:
@@ -79,6 +79,8 @@ class Learner:
         clip: float | None = None,
         scheduler: LRScheduler | None = None,
     ) -> None:
+        check_parts(model, optimizer, loss, seed)
+        listed = strategies_of(strategies)
         if precision != "fp32" and precision not in _AUTOCAST:
             raise ValueError(f"precision {precision!r}; choose fp32, bf16 or fp16")
         if accumulate < 1:
@@ -86,11 +88,11 @@ class Learner:
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is {clip}; it must be positive, or None")
         growth.check_optimizer(model, optimizer)
+        self.device = device_of(device, model)
         self.model = model
         self.optimizer = optimizer
-        self.strategies = list(strategies)
+        self.strategies = listed
         self.scheduler = scheduler
-        self.device = _resolve(device, model)
         self.model.to(self.device)
         self.precision: Precision = precision
         self.accumulate = accumulate
@@ -156,7 +158,7 @@ class Learner:
         self.current = spec.id
         self.grown()
 
-    def observe(self, batch: Batch) -> Tensor:
+    def observe(self, batch: Batch, *more: Never) -> Tensor:
         """Learn from one batch: one step, or a part of one when gradients accumulate.
 
         Returns:
@@ -169,6 +171,8 @@ class Learner:
         Whatever it raises, the learner is as it was before the call; only an error in a
         strategy's own `after_step` comes when the step has been taken.
         """
+        if more:
+            raise InvalidBatch(f"observe takes one batch, not {1 + len(more)}: Batch.of(x, y)")
         batch = self._received(batch)
         with self._guard, self.random:
             for strategy in self._extending:
@@ -213,6 +217,11 @@ class Learner:
         mean of their batches. When a strategy fails, all are as they were before, and the model.
         """
         data = data.data if isinstance(data, HasData) else data
+        if isinstance(data, Batch) or not isinstance(data, Iterable):
+            raise ValueError(
+                f"data is a {type(data).__name__}; give a list of batches, such as [batch], or a "
+                "stream's task"
+            )
         if isinstance(data, Iterator):
             raise ValueError(
                 f"data is a {type(data).__name__}, which can be iterated over only once; "
@@ -221,7 +230,7 @@ class Learner:
         rows = _Moved(data, self)
         first = next(iter(rows), None)
         if first is None:
-            raise EmptyTask("a task without rows; give end_task the batches it learned from")
+            raise EmptyTask("no batches to consolidate; give those that were learned from")
         if self.pending:
             with self._guard, self.random:
                 gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -290,8 +299,11 @@ class Learner:
 
         Weights that were learned from the rows stay: to be rid of their influence, learn again
         from a log without them.
+
+        Raises:
+            ValueError: the ids are no integers; nothing is dropped.
         """
-        keys = torch.as_tensor(keys, dtype=torch.int64).flatten()
+        keys = keys_of(keys)
         for strategy in self.strategies:
             strategy.forget(keys)
 
@@ -335,7 +347,12 @@ class Learner:
         return learner
 
     def _received(self, batch: Batch) -> Batch:
-        batch.check()
+        try:
+            batch.check()
+        except AttributeError:
+            if isinstance(batch, Batch):
+                raise
+            raise no_batch(batch) from None
         devices = {column.device for _, column in batch.columns()} - {self.device}
         if not devices:
             return batch
@@ -408,11 +425,3 @@ def _detached(output: Any) -> Any:
 def _derived(seed: int, purpose: str) -> int:
     digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
-
-
-def _resolve(device: str | torch.device | None, model: nn.Module) -> torch.device:
-    if device is None:
-        tensors = itertools.chain(model.parameters(), model.buffers())
-        return next((tensor.device for tensor in tensors), torch.device("cpu"))
-    # A tensor made there knows its full name: "cuda" becomes "cuda:0".
-    return torch.empty(0, device=device).device

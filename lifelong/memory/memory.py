@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lifelong.core.arguments import keys_of
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.memory.budget import bytes_of, rows_within
 from lifelong.memory.codecs import Codec
@@ -283,7 +284,7 @@ class Memory:
             How many rows were held and are now erased.
 
         Raises:
-            ValueError: the memory holds rows that have no column "key".
+            ValueError: the ids are no integers, or rows are held that have no column "key".
 
         Example:
             >>> memory = Memory(3)
@@ -291,6 +292,7 @@ class Memory:
             >>> memory.forget(torch.tensor([4, 5])), memory.all()["key"].tolist()
             (1, [6])
         """
+        keys = keys_of(keys)
         if self._rows is None or len(self) == 0:
             return 0
         if "key" not in self._rows.columns:
@@ -299,7 +301,7 @@ class Memory:
             )
         held = len(self)
         own = self._rows.columns["key"][:held].cpu()
-        gone = torch.isin(own, keys.detach().cpu()) & (own != -1)
+        gone = torch.isin(own, keys.cpu()) & (own != -1)
         dropped = gone.nonzero().flatten().numpy()
         if not len(dropped):
             return 0

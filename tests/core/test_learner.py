@@ -429,7 +429,7 @@ def test_wrong_ends_of_tasks_change_nothing():
     taught.begin_task(0)
     taught.observe(batches(1)[0])
     before = whole(taught)
-    with pytest.raises(EmptyTask, match="give end_task the batches it learned from"):
+    with pytest.raises(EmptyTask, match="give those that were learned from"):
         taught.end_task([])
     with pytest.raises(ValueError, match=r"data is a generator.*only once; give a list"):
         taught.end_task(batch for batch in batches(3))
