@@ -19,7 +19,14 @@ from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard
-from lifelong.core.loss import RowLoss, cross_entropy, explain_non_finite, mean_loss, row_loss
+from lifelong.core.loss import (
+    RowLoss,
+    cross_entropy,
+    explain_non_finite,
+    mean_loss,
+    of_each_row,
+    row_loss,
+)
 from lifelong.core.random import RandomState
 from lifelong.core.strategy import State, Strategy, acts_at
 from lifelong.core.task import HasData, TaskLike, TaskSpec
@@ -111,7 +118,9 @@ class Learner:
         """The trainable parameters by name."""
         self.random = RandomState(_derived(seed, "model"), self.device)
         self.task_aware = wants_task(model)
-        self._loss: RowLoss = row_loss(loss)
+        self._loss: RowLoss = of_each_row(
+            row_loss(loss), [type(s).__name__ for s in listed if s.row_losses]
+        )
         self._train_model: Callable[..., Any] = torch.compile(model) if compile else model
         self._scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
         if self._scaler is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -136,6 +136,36 @@ def row_loss(loss: Callable[..., Tensor]) -> RowLoss:
     return functools.partial(_torch_rows, loss, whole)
 
 
+def of_each_row(loss: RowLoss, needed_by: Sequence[str]) -> RowLoss:
+    """Let a loss be refused at its first value if that is a scalar and some strategies need rows.
+
+    Raises:
+        InvalidBatch: when called, if the loss gives a scalar.
+
+    Example:
+        >>> mean = of_each_row(lambda output, batch: output.mean(), ["EWC"])
+        >>> mean(torch.zeros(1, 2), Batch.of(torch.zeros(1, 2), torch.zeros(1)))
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.InvalidBatch: the loss gives a scalar; EWC cannot do without the loss \
+of each row, (rows,): take the mean out of the loss, or leave out EWC
+    """
+    if loss is cross_entropy or not needed_by:
+        return loss
+    names = " and ".join(dict.fromkeys(needed_by))
+
+    def checked(output: Any, batch: Batch) -> Tensor:
+        rows = loss(output, batch)
+        if rows.ndim == 0:
+            raise InvalidBatch(
+                f"the loss gives a scalar; {names} cannot do without the loss of each row, "
+                f"(rows,): take the mean out of the loss, or leave out {names}"
+            )
+        return rows
+
+    return checked
+
+
 def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> RowLoss:
     names = list(inspect.signature(signature).parameters)
     if len(names) > 1 and names[1] == "batch":
@@ -176,7 +206,7 @@ def reduce(rows: Tensor, batch: Batch) -> Tensor:
     if rows.ndim == 0:
         if batch.weight is not None:
             raise InvalidBatch(
-                "rows are weighted, but the loss gives a scalar; give it one value a row "
+                "a strategy weights rows, but the loss gives a scalar; give it one value a row "
                 '(reduction="none")'
             )
         return rows

@@ -32,6 +32,8 @@ class Strategy:
             that fails can be undone. A step may still fail after `project`, when what that makes
             is not finite; `after_step` is then not called.
         device: where the learner computes.
+        row_losses: whether it needs the loss of each row, to weight or to measure rows; a learner
+            whose loss gives a scalar then refuses the first batch.
 
     Example:
         >>> class Counter(Strategy):
@@ -44,6 +46,7 @@ class Strategy:
     state: ClassVar[tuple[str, ...]] = ()
     generator: torch.Generator
     device: torch.device
+    row_losses: bool = False
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Before the forward pass: append rows to the batch (replay)."""

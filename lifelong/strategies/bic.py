@@ -52,6 +52,7 @@ class BiC(Replay):
     """
 
     state: ClassVar[tuple[str, ...]] = ("memory", "aside", "seen")
+    row_losses = True
 
     def __init__(
         self,

@@ -188,7 +188,7 @@ def test_weights_make_a_weighted_mean():
 def test_a_scalar_is_taken_as_it_is_unless_rows_are_weighted():
     made = batch(torch.tensor([0, 0]))
     assert reduce(torch.tensor(3.0), made).item() == 3.0
-    with pytest.raises(InvalidBatch, match=r'rows are weighted.*reduction="none"'):
+    with pytest.raises(InvalidBatch, match=r'a strategy weights rows.*reduction="none"'):
         reduce(torch.tensor(3.0), replace(made, weight=torch.ones(2)))
 
 
