@@ -16,11 +16,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from lifelong.core import checkpoint, growth, restore
 from lifelong.core.arguments import check_parts, device_of, keys_of, no_batch, strategies_of
 from lifelong.core.batch import Batch, Inputs
-from lifelong.core.errors import EmptyTask, InvalidBatch
+from lifelong.core.errors import EmptyTask, InvalidBatch, NonFiniteLoss
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard
 from lifelong.core.loss import (
     RowLoss,
+    bad_rows,
     cross_entropy,
     explain_non_finite,
     mean_loss,
@@ -138,6 +139,23 @@ class Learner:
             model.train()
         self._guard.refresh()
 
+    def __repr__(self) -> str:
+        """Show the parts, the tasks and how far learning has come.
+
+        Example:
+            >>> net = nn.Linear(4, 3)
+            >>> Learner(net, torch.optim.SGD(net.parameters(), lr=0.1))
+            Learner(Linear of 15 parameters, SGD, [], tasks [], 0 steps)
+        """
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        tasks = [task.id for task in self.tasks]
+        now = "" if self.current is None else f", {self.current} open"
+        return (
+            f"Learner({type(self.model).__name__} of {count} parameters, "
+            f"{type(self.optimizer).__name__}, {self.strategies}, tasks {tasks}{now}, "
+            f"{self.steps} steps)"
+        )
+
     def begin_task(self, task: int | TaskLike) -> None:
         """Open a task: the model grows for it, and the optimizer takes the new parameters over.
 
@@ -252,12 +270,15 @@ class Learner:
             with self.random:
                 for strategy in self._consolidating:
                     strategy.consolidate(self, rows)
-        except BaseException:
+        except BaseException as error:
             for strategy, state in zip(self._consolidating, before, strict=True):
                 strategy.load_state_dict(state)
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor.data.copy_(value)  # where a strategy has pruned or gone on learning
             self.optimizer.zero_grad()
+            if isinstance(error, NonFiniteLoss):  # the rows' own fault, or that of what was learned
+                for bad in filter(None, map(bad_rows, rows)):
+                    raise bad from error
             raise
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
@@ -273,7 +294,8 @@ class Learner:
 
         Args:
             x: inputs, rows first.
-            task: for a model that wants it: an id, (rows,) ids, or None where it is not known.
+            task: for a model that wants it: an id, (rows,) ids, or None where it is not known. A
+                model that does not want it is called without, so one evaluation serves for both.
             rows: how many rows to compute at once.
 
         Returns:

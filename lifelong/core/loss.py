@@ -240,8 +240,14 @@ def _told_rows(rows: list[int], batch: Batch) -> tuple[list[int], int, str]:
     return [row - batch.new for row in rows], len(batch) - batch.new, "replayed "
 
 
-def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:
-    """Say why a step went wrong, as the error to raise: bad rows first, then divergence."""
+def bad_rows(batch: Batch) -> InvalidBatch | None:
+    """Name the rows with values that are not finite, as the error to raise; None without any.
+
+    Example:
+        >>> print(bad_rows(Batch.of(torch.tensor([0.0, torch.nan]), torch.tensor([0, 1]))))
+        x holds NaN or infinity in 1 of 2 rows (1); remove those rows; the learner is as it was \
+before
+    """
     for name, column in batch.columns():
         if column.is_floating_point() and not bool(column.isfinite().all()):
             bad = ~column.flatten(1).isfinite().all(1) if column.ndim > 1 else ~column.isfinite()
@@ -250,8 +256,15 @@ def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> Life
             told = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             return InvalidBatch(
                 f"{name} holds NaN or infinity in {len(rows)} of {of} {kind}rows ({told}); "
-                "remove those rows; the learner is as it was before the step"
+                "remove those rows; the learner is as it was before"
             )
+    return None
+
+
+def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:
+    """Say why a step went wrong, as the error to raise: bad rows first, then divergence."""
+    if (bad := bad_rows(batch)) is not None:
+        return bad
     y = batch.y
     if isinstance(output, Tensor) and output.ndim > 1 and y.dtype == torch.int64:
         try:

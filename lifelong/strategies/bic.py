@@ -77,6 +77,11 @@ class BiC(Replay):
         """The classes of earlier tasks."""
         self._out = torch.zeros(0, dtype=torch.bool)
 
+    @property
+    def capacity(self) -> int | str:
+        """How many rows both memories hold."""
+        return self.memory.capacity + self.aside.capacity
+
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Choose the rows to hold out, which get the weight 0, and append rows to replay."""
         key = batch.key[: batch.new]
