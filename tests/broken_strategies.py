@@ -116,6 +116,49 @@ class Hoarder(Strategy):
         self.sums.append(float(output.sum()))
 
 
+class HoardsScalars(Strategy):
+    """Keep a tensor without dimensions of every batch, for ever."""
+
+    state = ("all",)
+
+    def __init__(self):
+        self.all = []
+
+    def after_step(self, learner, batch, output):
+        self.all.append(batch.x.mean())
+
+
+class Lengthens(Strategy):
+    """Make one tensor a value longer with every batch."""
+
+    state = ("all",)
+
+    def __init__(self):
+        self.all = torch.zeros(0)
+
+    def after_step(self, learner, batch, output):
+        self.all = torch.cat((self.all, batch.x.mean()[None]))
+
+
+class Misspelt(Strategy):
+    state = ("avrage",)
+
+    def __init__(self):
+        self.average = {}
+
+
+class NamesNothing(Strategy):
+    state = ("zeal",)
+
+
+class StateOfLetters(Strategy):
+    state = "average"
+
+
+class NotSub:
+    """Not derived from Strategy."""
+
+
 class TermForEachTask(Strategy):
     state = ("anchors",)
 
@@ -188,6 +231,16 @@ class IgnoresShapes(Strategy):
 
 
 BROKEN = [
+    ("makes_strategies", Misspelt, "Misspelt names 'avrage'.*did you mean 'average'"),
+    ("makes_strategies", NamesNothing, "names 'zeal', which it does not have; set it in __init__"),
+    ("makes_strategies", StateOfLetters, r"is the string 'average'; make it a tuple: state = \("),
+    ("makes_strategies", NotSub, "what is made is of NotSub, which is no Strategy; derive its"),
+    ("makes_strategies", lambda: [Plain(), 3], "what is made is of int, which is no Strategy"),
+    (
+        "makes_strategies",
+        Plain(),
+        "received an instance of Plain; give what makes .* lambda: Plain",
+    ),
     ("resumes_bit_for_bit", HiddenState, "resumed after"),
     ("resumes_bit_for_bit", RestlessState, "saved on its way"),
     ("leaves_inputs_alone", Scribbler, "batch that was given"),
@@ -201,6 +254,8 @@ BROKEN = [
     ("keeps_to_itself", Shared, "one instance changes with another"),
     ("keeps_to_itself", Promiscuous, "taken by two learners"),
     ("stays_bounded", Hoarder, "grew to"),
+    ("stays_bounded", HoardsScalars, "grew to"),
+    ("stays_bounded", Lengthens, "grew to"),
     ("stays_bounded", TermForEachTask, "grew to"),
     ("forgets_rows", lambda: Elephant(50), "memory/columns/.* holds the"),
     ("forgets_rows", KeepsIds, "ids/0 is the id of a row"),

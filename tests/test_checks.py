@@ -1,9 +1,11 @@
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from broken_strategies import BROKEN, Plain
+from torch.nn.functional import cross_entropy
 
 from lifelong import (
     AGEM,
@@ -33,6 +35,7 @@ from lifelong import (
     Feedback,
     GDumb,
     ICaRL,
+    Learner,
     LwF,
     MeanTeacher,
     MeRGAN,
@@ -44,8 +47,11 @@ from lifelong import (
     Strategy,
 )
 from lifelong.checks import CHECKS, CheckFailed, check_strategy
-from lifelong.checks.settings import SETTINGS, small_tasks
+from lifelong.checks.settings import ALONE, SETTINGS, events_of, play, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
+from lifelong.core.errors import InvalidBatch
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 STRATEGIES = {
     "ewc": lambda: EWC(strength=30.0),
@@ -135,6 +141,26 @@ def test_a_strategy_keeps_every_promise(make):
     check_strategy(make)
 
 
+@pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES.keys())
+def test_a_strategy_that_needs_the_loss_of_each_row_says_so(make):
+    """A scalar loss is refused with the first batch, by the strategy's name, or never."""
+    made = make()
+    made = made if isinstance(made, list) else [made]
+    names = [type(strategy).__name__ for strategy in made if strategy.row_losses]
+    model, optimizer, _ = ALONE.parts(list)
+    learner = Learner(model, optimizer, made, loss=lambda output, y: cross_entropy(output, y))
+    begin, observe, *rest = events_of(small_tasks())
+    begin(learner)
+    if names:
+        with pytest.raises(InvalidBatch, match=f"scalar; {names[0]} cannot do without.*mean out"):
+            observe(learner)
+        named = (DOCS / "quickstart.md").read_text().split("then refuse the first batch")[0]
+        kind = type(getattr(made[-1], "inner", made[-1])).__name__
+        assert f"`{kind}`" in named or f"`{kind}(" in named
+    else:
+        play(learner, [observe, *rest])
+
+
 def test_replay_from_disk_keeps_every_promise(tmp_path):
     made = []
 
@@ -175,7 +201,16 @@ def test_an_error_of_the_strategy_itself_passes_with_a_note():
 
     with pytest.raises(AttributeError) as raised:
         check_strategy(Bug)
-    assert raised.value.__notes__ == ["raised while checking 'resumes_bit_for_bit'"]
+    assert raised.value.__notes__ == ["raised while checking 'keeps_plain_state'"]
+
+
+@pytest.mark.parametrize(
+    ("check", "make", "told"),
+    [row for row in BROKEN if row[0] in ("makes_strategies", "keeps_plain_state")],
+)
+def test_what_would_break_other_checks_is_found_first(check, make, told):
+    with pytest.raises(CheckFailed, match=told):
+        check_strategy(make)
 
 
 def test_one_element_of_any_stride_is_compared():
@@ -234,6 +269,7 @@ def test_odd_parts_are_found_by_exact_type():
 
 def test_size_counts_every_leaf():
     assert size({"a": torch.zeros(2, 3), "b": ["xyz", 1, None]}) == 24 + 3 + 8 + 8
+    assert size([torch.zeros(()), torch.zeros(0)]) == 8 + 8
 
 
 def test_traces_are_found_in_ids_values_and_hidden_memory():

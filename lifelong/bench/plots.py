@@ -176,8 +176,8 @@ def _figure(count: int, width: float, height: float) -> tuple[Figure, list[Axes]
     """Return a figure with at least one pair of axes, in rows of three. No global state is used."""
     try:
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtra("matplotlib", "bench") from None
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "bench", error) from error
     across = min(max(count, 1), 3)
     down = -(-max(count, 1) // across)
     figure = Figure(figsize=(width * across, height * down), dpi=160, layout="constrained")

@@ -27,8 +27,8 @@ class RunProgress:
         try:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
-        except ImportError:
-            raise MissingExtra("rich", "bench") from None
+        except ImportError as error:
+            raise MissingExtra("rich", "bench", error) from error
         self.names = names or [f"{label(c['strategy'])}, seed {c['seed']}" for c in configs]
         self.console = Console(file=sys.stderr)
         bar = 24 if self.console.width >= 100 else 12

@@ -49,8 +49,8 @@ def summary_table(found: Found) -> Table:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
-    except ImportError:
-        raise MissingExtra("rich", "bench") from None
+    except ImportError as error:
+        raise MissingExtra("rich", "bench", error) from error
     title = f"{found['service']}: events {found['from']} to {found['to']}"
     table = Table(title=Text(title), box=SIMPLE_HEAD)
     table.add_column("strategy", no_wrap=True)
@@ -103,8 +103,8 @@ def write_page(found: Found, path: Path, command: str) -> Path:
     """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise MissingExtra("jinja2", "bench") from None
+    except ImportError as error:
+        raise MissingExtra("jinja2", "bench", error) from error
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
     )
@@ -135,8 +135,8 @@ class ReplayProgress:
         try:
             from rich.console import Console
             from rich.progress import Progress
-        except ImportError:
-            raise MissingExtra("rich", "bench") from None
+        except ImportError as error:
+            raise MissingExtra("rich", "bench", error) from error
         console = Console(file=sys.stderr)
         self._bars = Progress(console=console, disable=not console.is_terminal)
         self._bar = {name: self._bars.add_task(label(name), total=1.0) for name in names}

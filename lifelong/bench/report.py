@@ -115,8 +115,8 @@ def render(results: Sequence[Result], *, command: str, title: str) -> str:
     """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise MissingExtra("jinja2", "bench") from None
+    except ImportError as error:
+        raise MissingExtra("jinja2", "bench", error) from error
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
     )

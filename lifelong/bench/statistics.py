@@ -220,8 +220,8 @@ def summary_table(results: Sequence[Result], *, title: str | None = None) -> Tab
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
-    except ImportError:
-        raise MissingExtra("rich", "bench") from None
+    except ImportError as error:
+        raise MissingExtra("rich", "bench", error) from error
     table = Table(title=None if title is None else Text(title), box=SIMPLE_HEAD)
     table.add_column("strategy", no_wrap=True)
     for name in ("accuracy, %", "forgetting", "seconds", f"{TIMES} time", "kept"):

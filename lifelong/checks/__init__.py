@@ -12,6 +12,8 @@ Strategies are tried on small models and streams made in here, each check in a s
 alone, with replay, with a head that grows, with a model that wants the task, in bf16, and with
 gradients that accumulate.
 
+    makes_strategies            strategies are made, and `state` names what they have
+    keeps_plain_state           the state is tensors, numbers, strings, None, lists and dicts
     resumes_bit_for_bit         saved and loaded anywhere, it goes on as if it had never stopped
     leaves_inputs_alone         batches are not changed, and predicting changes nothing
     undoes_a_failing_step       a bad batch raises and leaves everything as it was
@@ -19,7 +21,6 @@ gradients that accumulate.
     keeps_to_itself             equal seeds give equal results; instances share nothing
     stays_bounded               the state stops growing
     forgets_rows                after `forget(keys)` no trace of those rows is in the state
-    keeps_plain_state           the state is tensors, numbers, strings, None, lists and dicts
     refuses_other_states        keys missing or unknown, or other shapes, are refused
     beats_naive                 it forgets less than plain training
 """
@@ -32,6 +33,7 @@ from lifelong.checks.forgetting import beats_naive as _beats_naive
 from lifelong.checks.keeping import (
     forgets_rows,
     keeps_plain_state,
+    makes_strategies,
     refuses_other_states,
     stays_bounded,
 )
@@ -46,6 +48,8 @@ from lifelong.checks.settings import Make
 from lifelong.checks.states import CheckFailed
 
 CHECKS: dict[str, Callable[[Make], None]] = {
+    "makes_strategies": makes_strategies,
+    "keeps_plain_state": keeps_plain_state,
     "resumes_bit_for_bit": resumes_bit_for_bit,
     "leaves_inputs_alone": leaves_inputs_alone,
     "undoes_a_failing_step": undoes_a_failing_step,
@@ -53,7 +57,6 @@ CHECKS: dict[str, Callable[[Make], None]] = {
     "keeps_to_itself": keeps_to_itself,
     "stays_bounded": stays_bounded,
     "forgets_rows": forgets_rows,
-    "keeps_plain_state": keeps_plain_state,
     "refuses_other_states": refuses_other_states,
     "beats_naive": _beats_naive,
 }

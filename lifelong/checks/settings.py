@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
+from lifelong.checks.states import CheckFailed
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner, Precision
 from lifelong.core.strategy import Strategy
@@ -48,8 +49,7 @@ class Setting:
 
     def strategies(self, make: Make) -> list[Strategy]:
         """Make what is checked, followed by replay where this setting has it."""
-        made = make()
-        own = [made] if isinstance(made, Strategy) else list(made)
+        own = made_by(make)
         return [*own, Replay(capacity=24)] if self.replay else own
 
     def parts(self, make: Make, seed: int = 0) -> tuple[nn.Module, Optimizer, list[Strategy]]:
@@ -86,6 +86,32 @@ def growing_model() -> nn.Module:
 def task_model() -> nn.Module:
     """Make a model that wants the task, and shows the outputs of that task alone."""
     return TaskClassifier(MLP(INPUTS, hidden=(HIDDEN,)), MultiHead(HIDDEN))
+
+
+def made_by(make: Make) -> list[Strategy]:
+    """Make what is checked.
+
+    Raises:
+        CheckFailed: what is made is no strategy, and no list of them.
+    """
+    if not callable(make):
+        raise CheckFailed(
+            "makes_strategies",
+            ALONE.name,
+            f"received an instance of {type(make).__name__}",
+            f"give what makes a new one at every call: lambda: {type(make).__name__}(...)",
+        )
+    made = make()
+    parts = made if isinstance(made, list | tuple) else [made]
+    for part in parts:
+        if not isinstance(part, Strategy):
+            raise CheckFailed(
+                "makes_strategies",
+                ALONE.name,
+                f"what is made is of {type(part).__name__}, which is no Strategy",
+                "derive its class from lifelong.Strategy, or give a list of such",
+            )
+    return list(parts)
 
 
 ALONE = Setting("alone", plain_model)

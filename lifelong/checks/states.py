@@ -100,7 +100,8 @@ def odd_part(state: Any, path: str = "state") -> str | None:
 
 
 def size(state: Any) -> int:
-    """Count the bytes of a state: of tensors what they hold, 8 for a number, 1 for a letter.
+    """Count the bytes of a state: of tensors what they hold (8 at least), 8 for a number, 1 for a
+    letter.
 
     Example:
         >>> size({"w": torch.zeros(3), "seen": 4, "ids": [1, 2]})
@@ -109,7 +110,7 @@ def size(state: Any) -> int:
     total = 0
     for _, leaf in leaves(state):
         if isinstance(leaf, Tensor):
-            total += leaf.nbytes
+            total += max(leaf.nbytes, 8)  # a list of scalars grows as one of numbers does
         else:
             total += len(leaf) if isinstance(leaf, str) else 8
     return total

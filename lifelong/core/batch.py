@@ -15,7 +15,7 @@ Inputs: TypeAlias = Tensor | dict[str, Tensor]
 """What a model takes: one tensor, or several by name; rows first in each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Batch:
     """Rows to learn from: the first `new` come from the stream, the others are replayed.
 
@@ -95,6 +95,20 @@ class Batch:
                 f"weight is {weight.dtype} of shape {tuple(weight.shape)}; "
                 "it must be floating-point of shape (rows,)"
             )
+
+    def __repr__(self) -> str:
+        """Show how many rows there are, and each column's shape and type.
+
+        Example:
+            >>> Batch.of(torch.zeros(3, 4), torch.tensor([0, 1, 0]))
+            Batch(3 rows, 3 new, x (3, 4) float32, y (3,) int64)
+        """
+        shown = [
+            f"{name} {tuple(column.shape)} {str(column.dtype).removeprefix('torch.')}"
+            for name, column in self.columns()
+            if name not in ("task", "key")
+        ]
+        return f"Batch({len(self)} rows, {self.new} new, {', '.join(shown)})"
 
     def __len__(self) -> int:
         """Count the rows."""

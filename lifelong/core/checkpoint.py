@@ -63,7 +63,7 @@ def save(path: str | Path, state: Any) -> None:
         ...     load(Path(folder) / "s.safetensors")
         {'w': tensor([1., 1.]), 'step': 3}
     """
-    path = Path(path)
+    path = _path_of(path)
     tensors: dict[str, Tensor] = {}
     try:
         tree = json.dumps(_encode(state, "", tensors), allow_nan=False, separators=(",", ":"))
@@ -90,10 +90,14 @@ def save(path: str | Path, state: Any) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        if not path.parent.is_dir():
+            raise CheckpointError(
+                f"cannot write {path}: there is no folder {path.parent}; make it first"
+            ) from error
         need = sum(tensor.nbytes for tensor in ordered.values()) + len(header) + 8
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; it needs {need / 1e6:.1f} MB in an "
-            "existing folder; an earlier file of that name is untouched"
+            f"cannot write {path}: {error.strerror or error}; it needs {need:,} bytes "
+            "there; an earlier file of that name is untouched"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -107,12 +111,18 @@ def load(path: str | Path) -> Any:
         CheckpointError: there is no such file, or it is truncated, altered, not a checkpoint, or
             of another schema version.
     """
-    path = Path(path)
+    path = _path_of(path)
     try:
         with open(path, "rb") as file:
             return _read(file, path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _path_of(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise CheckpointError(f"path is {path!r}; give the name of a file")
+    return Path(path)
 
 
 def _header(tensors: dict[str, Tensor], tree: str) -> tuple[bytes, int]:

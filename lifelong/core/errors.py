@@ -27,7 +27,7 @@ class UnknownTask(LifelongError, ValueError):
 
 
 class BudgetTooSmall(LifelongError, ValueError):
-    """A memory of so few bytes that not one row of each class would fit."""
+    """A memory of too few bytes for a row of each class, or of more rows than there is room for."""
 
 
 class NonFiniteLoss(LifelongError, ArithmeticError):
@@ -84,8 +84,17 @@ class UnknownName(LifelongError, ValueError):
         super().__init__(f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}")
 
 
-class MissingExtra(LifelongError, ImportError):
-    """An optional dependency that is not installed."""
+_IMPORTED = {"scikit-learn": "sklearn", "Pillow": "PIL", "pillow": "PIL"}
+"""What packages are imported as, where that differs from their name."""
 
-    def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"{module} is not installed; pip install 'lifelong[{extra}]' brings it")
+
+class MissingExtra(LifelongError, ImportError):
+    """An optional dependency that is not installed, or that cannot be imported."""
+
+    def __init__(self, module: str, extra: str, error: ImportError | None = None) -> None:
+        missing = module if error is None else (error.name or "").partition(".")[0]
+        if error is None or missing == _IMPORTED.get(module, module):
+            told = f"{module} is not installed"
+        else:
+            told = f"{module} cannot be imported ({error})"
+        super().__init__(f"{told}; pip install 'lifelong[{extra}]' brings it")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.core.batch import Inputs
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import InvalidBatch, LifelongError
 
 
 def wants_task(model: nn.Module) -> bool:
@@ -34,22 +34,38 @@ def forward(model: Callable[..., Any], x: Inputs, task: Tensor | None = None) ->
         task: (rows,) int64 task ids, -1 for not known; pass None to a model that does not want it.
 
     Raises:
-        InvalidBatch: the model takes no bytes, and x is of them.
+        InvalidBatch: the model takes no numbers of the type of x, such as bytes or float64.
+
+    What else the model raises gets a note with the shape of x.
     """
     inputs, named = ((), x) if isinstance(x, dict) else ((x,), {})
     if task is not None:
         named = {**named, "task": task}
     try:
         output: Tensor = model(*inputs, **named)
-    except RuntimeError as error:
-        columns = x.values() if isinstance(x, dict) else (x,)
-        if "dtype" in str(error) and any(column.dtype == torch.uint8 for column in columns):
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        _explain(error, {"x": x} if isinstance(x, Tensor) else x)
+        raise
+    return output
+
+
+def _explain(error: Exception, columns: dict[str, Tensor]) -> None:
+    """Say how to convert inputs if their type is at fault, else add what was received."""
+    kinds = [column.dtype for column in columns.values()]
+    if isinstance(error, RuntimeError) and "dtype" in str(error):
+        if torch.uint8 in kinds:
             raise InvalidBatch(
                 f"the model cannot take x of torch.uint8 ({error}); convert it (x.float() / 255), "
                 "or put lifelong.nets.Pixels before the model"
             ) from error
-        raise
-    return output
+        if any(kind != torch.float32 for kind in kinds):
+            told = ", ".join(dict.fromkeys(map(str, kinds)))
+            raise InvalidBatch(
+                f"the model cannot take x of {told} ({error}); convert it: x.float()"
+            ) from error
+    if not isinstance(error, LifelongError):
+        shapes = ", ".join(f"{n} {tuple(c.shape)} of {c.dtype}" for n, c in columns.items())
+        error.add_note(f"the model received {shapes}; do the shape and type fit its first layer?")
 
 
 @contextmanager

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Never, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lifelong.core import checkpoint, growth, restore
+from lifelong.core.arguments import check_parts, device_of, keys_of, no_batch, strategies_of
 from lifelong.core.batch import Batch, Inputs
-from lifelong.core.errors import EmptyTask, InvalidBatch
+from lifelong.core.errors import EmptyTask, InvalidBatch, NonFiniteLoss
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard
-from lifelong.core.loss import RowLoss, cross_entropy, explain_non_finite, mean_loss, row_loss
+from lifelong.core.loss import (
+    RowLoss,
+    bad_rows,
+    cross_entropy,
+    explain_non_finite,
+    mean_loss,
+    of_each_row,
+    row_loss,
+)
 from lifelong.core.random import RandomState
 from lifelong.core.strategy import State, Strategy, acts_at
 from lifelong.core.task import HasData, TaskLike, TaskSpec
@@ -51,7 +59,7 @@ class Learner:
         scheduler: stepped after each step of the optimizer.
 
     Raises:
-        ValueError: no trainable parameters, or an argument out of range.
+        ValueError: no trainable parameters, or an argument of the wrong kind or out of range.
         OptimizerMismatch: the optimizer misses parameters or has foreign ones.
 
     Example:
@@ -79,6 +87,8 @@ class Learner:
         clip: float | None = None,
         scheduler: LRScheduler | None = None,
     ) -> None:
+        check_parts(model, optimizer, loss, seed)
+        listed = strategies_of(strategies)
         if precision != "fp32" and precision not in _AUTOCAST:
             raise ValueError(f"precision {precision!r}; choose fp32, bf16 or fp16")
         if accumulate < 1:
@@ -86,11 +96,11 @@ class Learner:
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is {clip}; it must be positive, or None")
         growth.check_optimizer(model, optimizer)
+        self.device = device_of(device, model)
         self.model = model
         self.optimizer = optimizer
-        self.strategies = list(strategies)
+        self.strategies = listed
         self.scheduler = scheduler
-        self.device = _resolve(device, model)
         self.model.to(self.device)
         self.precision: Precision = precision
         self.accumulate = accumulate
@@ -109,7 +119,9 @@ class Learner:
         """The trainable parameters by name."""
         self.random = RandomState(_derived(seed, "model"), self.device)
         self.task_aware = wants_task(model)
-        self._loss: RowLoss = row_loss(loss)
+        self._loss: RowLoss = of_each_row(
+            row_loss(loss), [type(s).__name__ for s in listed if s.row_losses]
+        )
         self._train_model: Callable[..., Any] = torch.compile(model) if compile else model
         self._scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
         if self._scaler is not None:
@@ -126,6 +138,23 @@ class Learner:
         if not model.training:
             model.train()
         self._guard.refresh()
+
+    def __repr__(self) -> str:
+        """Show the parts, the tasks and how far learning has come.
+
+        Example:
+            >>> net = nn.Linear(4, 3)
+            >>> Learner(net, torch.optim.SGD(net.parameters(), lr=0.1))
+            Learner(Linear of 15 parameters, SGD, [], tasks [], 0 steps)
+        """
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        tasks = [task.id for task in self.tasks]
+        now = "" if self.current is None else f", {self.current} open"
+        return (
+            f"Learner({type(self.model).__name__} of {count} parameters, "
+            f"{type(self.optimizer).__name__}, {self.strategies}, tasks {tasks}{now}, "
+            f"{self.steps} steps)"
+        )
 
     def begin_task(self, task: int | TaskLike) -> None:
         """Open a task: the model grows for it, and the optimizer takes the new parameters over.
@@ -156,7 +185,7 @@ class Learner:
         self.current = spec.id
         self.grown()
 
-    def observe(self, batch: Batch) -> Tensor:
+    def observe(self, batch: Batch, *more: Never) -> Tensor:
         """Learn from one batch: one step, or a part of one when gradients accumulate.
 
         Returns:
@@ -169,6 +198,8 @@ class Learner:
         Whatever it raises, the learner is as it was before the call; only an error in a
         strategy's own `after_step` comes when the step has been taken.
         """
+        if more:
+            raise InvalidBatch(f"observe takes one batch, not {1 + len(more)}: Batch.of(x, y)")
         batch = self._received(batch)
         with self._guard, self.random:
             for strategy in self._extending:
@@ -213,6 +244,11 @@ class Learner:
         mean of their batches. When a strategy fails, all are as they were before, and the model.
         """
         data = data.data if isinstance(data, HasData) else data
+        if isinstance(data, Batch) or not isinstance(data, Iterable):
+            raise ValueError(
+                f"data is a {type(data).__name__}; give a list of batches, such as [batch], or a "
+                "stream's task"
+            )
         if isinstance(data, Iterator):
             raise ValueError(
                 f"data is a {type(data).__name__}, which can be iterated over only once; "
@@ -221,7 +257,7 @@ class Learner:
         rows = _Moved(data, self)
         first = next(iter(rows), None)
         if first is None:
-            raise EmptyTask("a task without rows; give end_task the batches it learned from")
+            raise EmptyTask("no batches to consolidate; give those that were learned from")
         if self.pending:
             with self._guard, self.random:
                 gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -234,12 +270,15 @@ class Learner:
             with self.random:
                 for strategy in self._consolidating:
                     strategy.consolidate(self, rows)
-        except BaseException:
+        except BaseException as error:
             for strategy, state in zip(self._consolidating, before, strict=True):
                 strategy.load_state_dict(state)
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor.data.copy_(value)  # where a strategy has pruned or gone on learning
             self.optimizer.zero_grad()
+            if isinstance(error, NonFiniteLoss):  # the rows' own fault, or that of what was learned
+                for bad in filter(None, map(bad_rows, rows)):
+                    raise bad from error
             raise
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
@@ -255,7 +294,8 @@ class Learner:
 
         Args:
             x: inputs, rows first.
-            task: for a model that wants it: an id, (rows,) ids, or None where it is not known.
+            task: for a model that wants it: an id, (rows,) ids, or None where it is not known. A
+                model that does not want it is called without, so one evaluation serves for both.
             rows: how many rows to compute at once.
 
         Returns:
@@ -290,8 +330,11 @@ class Learner:
 
         Weights that were learned from the rows stay: to be rid of their influence, learn again
         from a log without them.
+
+        Raises:
+            ValueError: the ids are no integers; nothing is dropped.
         """
-        keys = torch.as_tensor(keys, dtype=torch.int64).flatten()
+        keys = keys_of(keys)
         for strategy in self.strategies:
             strategy.forget(keys)
 
@@ -335,7 +378,12 @@ class Learner:
         return learner
 
     def _received(self, batch: Batch) -> Batch:
-        batch.check()
+        try:
+            batch.check()
+        except AttributeError:
+            if isinstance(batch, Batch):
+                raise
+            raise no_batch(batch) from None
         devices = {column.device for _, column in batch.columns()} - {self.device}
         if not devices:
             return batch
@@ -408,11 +456,3 @@ def _detached(output: Any) -> Any:
 def _derived(seed: int, purpose: str) -> int:
     digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
     return int.from_bytes(digest[:7], "little")
-
-
-def _resolve(device: str | torch.device | None, model: nn.Module) -> torch.device:
-    if device is None:
-        tensors = itertools.chain(model.parameters(), model.buffers())
-        return next((tensor.device for tensor in tensors), torch.device("cpu"))
-    # A tensor made there knows its full name: "cuda" becomes "cuda:0".
-    return torch.empty(0, device=device).device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -49,18 +49,19 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
         rows = F.cross_entropy(output.float(), torch.where(inside, y, 0), reduction="none")
         rows = torch.where(inside, rows, torch.nan)
     else:
-        rows = _entropy(output, y, "none")
+        rows = _entropy(output, batch, "none")
     return rows if rows.ndim == 1 else rows.flatten(1).mean(1)
 
 
-def _entropy(output: Tensor, y: Tensor, reduction: str) -> Tensor:
+def _entropy(output: Tensor, batch: Batch, reduction: str) -> Tensor:
     """Let torch find labels outside while it looks at each; no label is left out unseen."""
+    y = batch.y
     if y.dtype != torch.int64:
         check_labels(output, y)
     try:
         return F.cross_entropy(output.float(), y, reduction=reduction, ignore_index=_NO_LABEL)
     except IndexError:
-        check_labels(output, y)
+        _check_labels(output, batch)
         raise
 
 
@@ -74,7 +75,7 @@ def mean_loss(loss: RowLoss, output: Any, batch: Batch) -> Tensor:
     """
     y = batch.y
     if loss is cross_entropy and batch.weight is None and output.ndim == 2 and not y.is_cuda:
-        return _entropy(output, y, "mean")
+        return _entropy(output, batch, "mean")
     return reduce(loss(output, batch), batch)
 
 
@@ -92,10 +93,21 @@ def check_labels(output: Tensor, y: Tensor) -> None:
         raise InvalidBatch(f"class labels must be int64, received {y.dtype}; convert with y.long()")
     low, high = (int(end) for end in torch.aminmax(y))
     if low < 0 or high >= output.shape[1]:
+        told = f"labels span {low} to {high}" if low < high else f"all labels are {low}"
         raise LabelOutsideHead(
-            f"labels span {low} to {high}, but the model has outputs 0 to {output.shape[1] - 1}; "
+            f"{told}, but the model has outputs 0 to {output.shape[1] - 1}; "
             "widen its head, or grow it: begin_task(TaskSpec(id, classes=...))"
         )
+
+
+def _check_labels(output: Tensor, batch: Batch) -> None:
+    """Check all labels; where new rows are at fault, speak of those alone, which were given."""
+    try:
+        check_labels(output, batch.y)
+    except LabelOutsideHead:
+        if batch.new:
+            check_labels(output, batch.y[: batch.new])
+        raise
 
 
 def row_loss(loss: Callable[..., Tensor]) -> RowLoss:
@@ -136,6 +148,36 @@ def row_loss(loss: Callable[..., Tensor]) -> RowLoss:
     return functools.partial(_torch_rows, loss, whole)
 
 
+def of_each_row(loss: RowLoss, needed_by: Sequence[str]) -> RowLoss:
+    """Let a loss be refused at its first value if that is a scalar and some strategies need rows.
+
+    Raises:
+        InvalidBatch: when called, if the loss gives a scalar.
+
+    Example:
+        >>> mean = of_each_row(lambda output, batch: output.mean(), ["EWC"])
+        >>> mean(torch.zeros(1, 2), Batch.of(torch.zeros(1, 2), torch.zeros(1)))
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.InvalidBatch: the loss gives a scalar; EWC cannot do without the loss \
+of each row, (rows,): take the mean out of the loss, or leave out EWC
+    """
+    if loss is cross_entropy or not needed_by:
+        return loss
+    names = " and ".join(dict.fromkeys(needed_by))
+
+    def checked(output: Any, batch: Batch) -> Tensor:
+        rows = loss(output, batch)
+        if rows.ndim == 0:
+            raise InvalidBatch(
+                f"the loss gives a scalar; {names} cannot do without the loss of each row, "
+                f"(rows,): take the mean out of the loss, or leave out {names}"
+            )
+        return rows
+
+    return checked
+
+
 def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> RowLoss:
     names = list(inspect.signature(signature).parameters)
     if len(names) > 1 and names[1] == "batch":
@@ -146,7 +188,7 @@ def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> 
 def _torch_rows(loss: Callable[..., Tensor], whole: bool, output: Tensor, batch: Batch) -> Tensor:
     classes = isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and batch.y.dtype == torch.int64
     if classes and not batch.y.is_cuda:  # to look there would stall it at every step
-        check_labels(output, batch.y)
+        _check_labels(output, batch)
     if batch.y.is_floating_point() and batch.y.shape != output.shape:
         raise InvalidBatch(
             f"outputs have shape {tuple(output.shape)} and targets {tuple(batch.y.shape)}; torch "
@@ -176,7 +218,7 @@ def reduce(rows: Tensor, batch: Batch) -> Tensor:
     if rows.ndim == 0:
         if batch.weight is not None:
             raise InvalidBatch(
-                "rows are weighted, but the loss gives a scalar; give it one value a row "
+                "a strategy weights rows, but the loss gives a scalar; give it one value a row "
                 '(reduction="none")'
             )
         return rows
@@ -191,21 +233,42 @@ def reduce(rows: Tensor, batch: Batch) -> Tensor:
     return torch.dot(rows, batch.weight.to(rows.dtype)) / total
 
 
-def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:
-    """Say why a step went wrong, as the error to raise: bad rows first, then divergence."""
+def _told_rows(rows: list[int], batch: Batch) -> tuple[list[int], int, str]:
+    """Speak of new rows alone, which were given, where there are some; else of replayed ones."""
+    if new := [row for row in rows if row < batch.new]:
+        return new, batch.new, ""
+    return [row - batch.new for row in rows], len(batch) - batch.new, "replayed "
+
+
+def bad_rows(batch: Batch) -> InvalidBatch | None:
+    """Name the rows with values that are not finite, as the error to raise; None without any.
+
+    Example:
+        >>> print(bad_rows(Batch.of(torch.tensor([0.0, torch.nan]), torch.tensor([0, 1]))))
+        x holds NaN or infinity in 1 of 2 rows (1); remove those rows; the learner is as it was \
+before
+    """
     for name, column in batch.columns():
         if column.is_floating_point() and not bool(column.isfinite().all()):
             bad = ~column.flatten(1).isfinite().all(1) if column.ndim > 1 else ~column.isfinite()
             rows = bad.nonzero().flatten().tolist()
+            rows, of, kind = _told_rows(rows, batch)
             told = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
             return InvalidBatch(
-                f"{name} holds NaN or infinity in {len(rows)} of {len(batch)} rows ({told}); "
-                "remove those rows; the learner is as it was before the step"
+                f"{name} holds NaN or infinity in {len(rows)} of {of} {kind}rows ({told}); "
+                "remove those rows; the learner is as it was before"
             )
+    return None
+
+
+def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:
+    """Say why a step went wrong, as the error to raise: bad rows first, then divergence."""
+    if (bad := bad_rows(batch)) is not None:
+        return bad
     y = batch.y
     if isinstance(output, Tensor) and output.ndim > 1 and y.dtype == torch.int64:
         try:
-            check_labels(output, y)
+            _check_labels(output, batch)
         except LabelOutsideHead as error:
             return error
     return NonFiniteLoss(

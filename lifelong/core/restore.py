@@ -50,6 +50,11 @@ def gather(learner: Learner) -> State:
 
 def fill(learner: Learner, state: State) -> None:
     """Check a state in full, then take it over; a refused one changes nothing."""
+    if not isinstance(state, dict):
+        raise StateMismatch(
+            f"a state is a dict, received an object of type {type(state).__name__}; give what "
+            "state_dict() gave, or read a file: Learner.load(path, model, optimizer, strategies)"
+        )
     try:
         tasks = _check_frame(learner, state)
         with learner.random.kept():

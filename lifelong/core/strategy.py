@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,10 @@ State = dict[str, Any]
 """Tensors, numbers, strings, None, and lists and dicts of them."""
 
 
+_SHOWN = (bool, int, float, str)
+"""What is short enough to be shown of a strategy."""
+
+
 class Strategy:
     """A method of continual learning. It acts at five moments; each may change one thing.
 
@@ -32,6 +37,8 @@ class Strategy:
             that fails can be undone. A step may still fail after `project`, when what that makes
             is not finite; `after_step` is then not called.
         device: where the learner computes.
+        row_losses: whether it needs the loss of each row, to weight or to measure rows; a learner
+            whose loss gives a scalar then refuses the first batch.
 
     Example:
         >>> class Counter(Strategy):
@@ -44,6 +51,7 @@ class Strategy:
     state: ClassVar[tuple[str, ...]] = ()
     generator: torch.Generator
     device: torch.device
+    row_losses: bool = False
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Before the forward pass: append rows to the batch (replay)."""
@@ -92,6 +100,24 @@ class Strategy:
         self.device = device
         self.generator = torch.Generator().manual_seed(seed)
 
+    def __repr__(self) -> str:
+        """Show the constructor's arguments that attributes hold, where they are not the defaults.
+
+        Example:
+            >>> class Pull(Strategy):
+            ...     def __init__(self, strength=1.0, *, decay=None):
+            ...         self.strength, self.decay = strength, decay
+            >>> Pull(3.0)
+            Pull(strength=3.0)
+        """
+        given = [
+            f"{name}={value!r}"
+            for name, default in _settings_of(type(self)).items()
+            if isinstance(value := getattr(self, name, default), (*_SHOWN, Strategy))
+            and value != default
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
     def state_dict(self) -> State:
         """Everything that changes and outlives a step. Tensors are referenced, not copied."""
         own = {name: getattr(self, name) for name in self.state}
@@ -130,6 +156,21 @@ def acts_at(strategy: Strategy, moment: str) -> bool:
         False
     """
     return strategy.acts(moment)
+
+
+def _settings_of(kind: type) -> dict[str, Any]:
+    """List the parameters of a constructor with their defaults, also those that it hands on."""
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        if "__init__" not in vars(base) or base is object:
+            continue
+        parameters = list(inspect.signature(base).parameters.values())
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        # Where the learner computes is no setting, though a memory's place may have its name.
+        found |= {p.name: p.default for p in named if p.name not in {"device", *found}}
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            break
+    return found
 
 
 def _copied(value: Any, device: torch.device) -> Any:

@@ -21,6 +21,8 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id < 0:
             raise ValueError(f"task id {self.id!r}; it must be an integer of 0 or more")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"task {self.id} has classes {list(self.classes)}; name each once")
 
 
 class TaskLike(Protocol):

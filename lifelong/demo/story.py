@@ -14,8 +14,8 @@ class Story:
     def __init__(self) -> None:
         try:
             from rich.console import Console
-        except ImportError:
-            raise MissingExtra("rich", "bench") from None
+        except ImportError as error:
+            raise MissingExtra("rich", "bench", error) from error
         self.console = Console(highlight=False, soft_wrap=True)
         self.failed: list[str] = []
         self._started = time.monotonic()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
+from typing import SupportsIndex
 
 from torch import Tensor
 
 from lifelong.core.errors import BudgetTooSmall
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+_NO_ROOM = (
+    *("allocate", "out of memory", "no space left"),
+    *("overflow", "dimension exceeded", "too large to convert"),
+)
+"""What numpy, torch and the system say where memory or a disk does not suffice."""
 
 
 def bytes_of(text: str) -> int:
@@ -30,6 +38,47 @@ def bytes_of(text: str) -> int:
             "such as '200KB', '10MB' or '1.5GiB'"
         )
     return size
+
+
+def whole(capacity: object) -> int:
+    """Give a number of rows back if it is one.
+
+    Raises:
+        ValueError: it is no integer.
+
+    Example:
+        >>> whole(2.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: capacity is 2.5; give a whole number of rows (500), or bytes, such as '10MB'
+    """
+    if isinstance(capacity, bool) or not isinstance(capacity, SupportsIndex):
+        raise ValueError(
+            f"capacity is {capacity!r}; give a whole number of rows (500), or bytes, such as '10MB'"
+        )
+    return capacity.__index__()
+
+
+@contextmanager
+def room_for(capacity: int, size: int = 8) -> Iterator[None]:
+    """Say what is too large if there is no room for so many rows.
+
+    Args:
+        capacity: how many rows.
+        size: bytes of each; 8 for what a memory notes of a row.
+
+    Raises:
+        BudgetTooSmall: the machine has not so much room.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OverflowError, ValueError, OSError) as error:
+        if not any(word in str(error).lower() for word in _NO_ROOM):
+            raise
+        raise BudgetTooSmall(
+            f"there is no room here for {capacity} rows of {size} bytes "
+            f"({capacity * size / 1e9:.3g} GB); give a lower capacity, or one in bytes ('10MB')"
+        ) from error
 
 
 def row_bytes(columns: Mapping[str, Tensor]) -> int:

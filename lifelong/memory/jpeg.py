@@ -117,6 +117,6 @@ def _coded(image: NDArray[np.uint8], quality: int, part: int) -> bytes:
 def _pillow() -> Any:
     try:
         from PIL import Image
-    except ImportError:
-        raise MissingExtra("pillow", "data") from None
+    except ImportError as error:
+        raise MissingExtra("pillow", "data", error) from error
     return Image

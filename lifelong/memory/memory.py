@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lifelong.core.arguments import keys_of
 from lifelong.core.errors import InvalidBatch, StateMismatch
-from lifelong.memory.budget import bytes_of, rows_within
+from lifelong.memory.budget import bytes_of, room_for, row_bytes, rows_within, whole
 from lifelong.memory.codecs import Codec
 from lifelong.memory.encoded import Encoded, codecs_for, encoded, like_of, told
 from lifelong.memory.policies import policy_of
@@ -67,16 +68,17 @@ class Memory:
         """Bytes that the rows may take, if that is what was given."""
         if self.budget and isinstance(policy, Policy):
             raise ValueError(f"a policy for {policy.capacity} rows and {capacity!r}; name it")
-        self.capacity = capacity if isinstance(capacity, int) else 1  # until the first rows come
+        self.capacity = 1 if self.budget else whole(capacity)  # until the first rows come
         check_place(self.capacity, device, path)
-        self.policy = policy_of(policy, self.capacity)
+        with room_for(self.capacity):
+            self.policy = policy_of(policy, self.capacity)
+            self._scratch = np.empty(self.capacity, dtype=np.int32)
         self.device = torch.device(device)
         self.path = None if path is None else Path(path)
         self.codec = None if store is None else codec_of(store)
         self.seen = 0
         """Rows offered so far."""
         self._rows: Rows | None = None
-        self._scratch = np.empty(self.capacity, dtype=np.int32)
 
     def __len__(self) -> int:
         """Count the rows held."""
@@ -283,7 +285,7 @@ class Memory:
             How many rows were held and are now erased.
 
         Raises:
-            ValueError: the memory holds rows that have no column "key".
+            ValueError: the ids are no integers, or rows are held that have no column "key".
 
         Example:
             >>> memory = Memory(3)
@@ -291,6 +293,7 @@ class Memory:
             >>> memory.forget(torch.tensor([4, 5])), memory.all()["key"].tolist()
             (1, [6])
         """
+        keys = keys_of(keys)
         if self._rows is None or len(self) == 0:
             return 0
         if "key" not in self._rows.columns:
@@ -299,7 +302,7 @@ class Memory:
             )
         held = len(self)
         own = self._rows.columns["key"][:held].cpu()
-        gone = torch.isin(own, keys.detach().cpu()) & (own != -1)
+        gone = torch.isin(own, keys.cpu()) & (own != -1)
         dropped = gone.nonzero().flatten().numpy()
         if not len(dropped):
             return 0
@@ -395,9 +398,11 @@ class Memory:
         self, stored: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path | None
     ) -> Rows:
         if self.codec is None:
-            return Rows(self.capacity, stored, device=self.device, path=path)
+            with room_for(self.capacity, row_bytes(stored)):
+                return Rows(self.capacity, stored, device=self.device, path=path)
         codecs = dict.fromkeys(given, self.codec)
-        return Encoded(self.capacity, stored, codecs, given, device=self.device, path=path)
+        with room_for(self.capacity, row_bytes(stored)):
+            return Encoded(self.capacity, stored, codecs, given, device=self.device, path=path)
 
     def _resize(self, capacity: int) -> None:
         self.capacity = capacity

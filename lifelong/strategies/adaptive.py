@@ -60,6 +60,7 @@ class Adaptive(Strategy):
             raise ValueError("neither a schedule nor feedback; give one, such as schedule=Rising()")
         self.inner: Any = inner
         self.kind = type(inner).__name__
+        self.row_losses = inner.row_losses
         self.base = base
         """The strength at a factor of 1."""
         self.schedule = schedule

@@ -52,6 +52,7 @@ class BiC(Replay):
     """
 
     state: ClassVar[tuple[str, ...]] = ("memory", "aside", "seen")
+    row_losses = True
 
     def __init__(
         self,
@@ -75,6 +76,11 @@ class BiC(Replay):
         self.seen: list[int] = []
         """The classes of earlier tasks."""
         self._out = torch.zeros(0, dtype=torch.bool)
+
+    @property
+    def capacity(self) -> int | str:
+        """How many rows both memories hold."""
+        return self.memory.capacity + self.aside.capacity
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Choose the rows to hold out, which get the weight 0, and append rows to replay."""

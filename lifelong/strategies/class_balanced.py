@@ -34,6 +34,8 @@ class ClassBalanced(Strategy):
         tensor([0.6667, 0.6667, 1.0000])
     """
 
+    row_losses = True
+
     def __init__(self, beta: float = 0.999) -> None:
         if not 0 <= beta < 1:
             raise ValueError(f"beta is {beta}; it must be 0 or more and below 1, such as 0.999")

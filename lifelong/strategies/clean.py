@@ -63,6 +63,7 @@ class CleanReplay(Replay):
         **settings: Any,
     ) -> None:
         self.cleaning = Cleaning(copies, near, neighbours, small_loss, per_class, per_task)
+        self.row_losses = small_loss is not None
         super().__init__(capacity, **settings)
         self.counts = torch.zeros(len(REASONS), dtype=torch.int64)
         """Rows so far, by what became of them, in the order of `lifelong.memory.REASONS`."""
@@ -81,8 +82,6 @@ class CleanReplay(Replay):
         self._losses = None
         if self.cleaning.small_loss is not None:
             losses = learner.loss(output, replace(batch, weight=None))
-            if losses.ndim != 1:
-                raise InvalidBatch("the loss gives one value a batch; small_loss needs one a row")
             self._losses = losses[: batch.new].detach()
         return 0.0
 

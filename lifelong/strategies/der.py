@@ -37,6 +37,7 @@ class DER(Replay):
     """
 
     state: ClassVar[tuple[str, ...]] = ("memory", "width")
+    row_losses = True
 
     def __init__(
         self, capacity: int | str = 500, *, strength: float = 0.5, **settings: Any

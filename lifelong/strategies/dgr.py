@@ -60,6 +60,7 @@ class DGR(Strategy):
     """
 
     state: ClassVar[tuple[str, ...]] = ("apprentice", "scholar", "tasks", "reports")
+    row_losses = True
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ class ERACE(Replay):
         0
     """
 
+    row_losses = True
+
     def __init__(self, capacity: int = 500, **settings: Any) -> None:
         super().__init__(capacity, **settings)
         self._weight: Tensor | None = None

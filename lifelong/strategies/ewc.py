@@ -42,6 +42,8 @@ class EWC(Quadratic):
         True
     """
 
+    row_losses = True
+
     def __init__(
         self,
         strength: float = 100.0,

@@ -76,6 +76,11 @@ class GEM(Strategy):
         self._slots: tuple[Tensor, Tensor] | None = None
         self._gradients = GroupGradients()
 
+    @property
+    def capacity(self) -> int:
+        """How many rows the memory holds."""
+        return self.memory.capacity
+
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
         """Project the gradient onto the cone, if it lies outside."""

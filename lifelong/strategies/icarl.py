@@ -52,6 +52,7 @@ class ICaRL(Strategy):
     """
 
     state: ClassVar[tuple[str, ...]] = ("exemplars", "teacher", "old")
+    row_losses = True
 
     def __init__(self, capacity: int = 500, *, rows: int | None = None) -> None:
         if capacity < 1 or (rows is not None and rows < 1):

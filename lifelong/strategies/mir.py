@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import InvalidBatch
 from lifelong.core.forward import forward
 from lifelong.core.learner import Learner
 from lifelong.core.loss import reduce
@@ -41,6 +40,8 @@ class MIR(Replay):
         >>> MIR(capacity=500).candidates
         5
     """
+
+    row_losses = True
 
     def __init__(
         self, capacity: int = 500, *, candidates: int = 5, lr: float = 0.05, **settings: Any
@@ -89,8 +90,4 @@ class MIR(Replay):
                 moved = zip(now.items(), gradients, strict=True)
                 ahead = {n: p if g is None else p - self.lr * g for (n, p), g in moved}
                 grown = losses(pool, ahead) - losses(pool, now)
-        if grown.ndim != 1:
-            raise InvalidBatch(
-                'the loss gives a scalar; give it one value a row (reduction="none") to compare by'
-            )
         return grown

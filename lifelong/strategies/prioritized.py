@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.memory import LossAware
 from lifelong.strategies.replay import Replay
@@ -49,6 +48,8 @@ class Prioritized(Replay):
         >>> Prioritized(capacity=200, sharpness=1.0).memory.policy.name
         'loss-aware'
     """
+
+    row_losses = True
 
     def __init__(
         self,
@@ -102,11 +103,6 @@ class Prioritized(Replay):
             self._scores = entropy if entropy.ndim == 1 else entropy.flatten(1).mean(1)
             return 0.0
         losses = learner.loss(output, replace(batch, weight=None))
-        if losses.ndim != 1:
-            raise InvalidBatch(
-                "the loss gives one value for the whole batch, which ranks no rows; give one a "
-                "row (reduction='none'), or take Replay"
-            )
         self._scores = losses[self._drawn]
         return 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -95,8 +96,10 @@ def checked_strength(strength: float) -> float:
         ...
         ValueError: strength is -1.0; it must be a finite number, 0 or more (0 switches it off)
     """
-    if not 0 <= strength < float("inf"):
+    given: object = strength
+    number = isinstance(given, Real) and not isinstance(given, bool)
+    if not (number and 0 <= strength < float("inf")):
         raise ValueError(
-            f"strength is {strength}; it must be a finite number, 0 or more (0 switches it off)"
+            f"strength is {strength!r}; it must be a finite number, 0 or more (0 switches it off)"
         )
     return float(strength)

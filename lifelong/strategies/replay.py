@@ -68,6 +68,12 @@ class Replay(Strategy):
         self.every = every
         self.memory = Memory(capacity, policy, device=device, path=path, store=store)
 
+    @property
+    def capacity(self) -> int | str:
+        """What the memory was given: rows, or bytes, such as "10000000B"."""
+        budget = self.memory.budget
+        return self.memory.capacity if budget is None else f"{budget}B"
+
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append rows from the memory.
 

@@ -104,8 +104,8 @@ def digits(data_dir: str | Path | None = None, cache: Path | None = None) -> Lab
     """
     try:
         from sklearn.datasets import load_digits
-    except ImportError:
-        raise MissingExtra("scikit-learn", "bench") from None
+    except ImportError as error:
+        raise MissingExtra("scikit-learn", "bench", error) from error
     found = load_digits()
     x = torch.from_numpy(found.images).to(torch.uint8)[:, None]
     y = torch.from_numpy(found.target).long()

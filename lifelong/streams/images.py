@@ -131,8 +131,8 @@ def decoded(files: Files, size: tuple[int, int] | None, mode: str, max_bytes: in
     """
     try:
         from PIL import Image
-    except ImportError:
-        raise MissingExtra("Pillow", "data") from None
+    except ImportError as error:
+        raise MissingExtra("Pillow", "data", error) from error
     images: Tensor | None = None
     for row, (file, read) in enumerate(files.items()):
         try:

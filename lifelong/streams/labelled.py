@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,8 @@ class Labelled:
         class_names: the name of each class id.
 
     Raises:
-        ValueError: the labels are not class ids, or one of them has no name.
+        ValueError: the columns are no tensors, the labels are not class ids, or one of them has
+            no name.
         InvalidBatch: inputs and labels differ in rows.
 
     Example:
@@ -45,6 +46,13 @@ class Labelled:
     class_names: Sequence[str]
 
     def __post_init__(self) -> None:
+        for part in ("train_x", "train_y", "test_x", "test_y"):
+            value: object = getattr(self, part)
+            if not isinstance(value, Tensor | (Mapping if part.endswith("x") else Tensor)):
+                raise ValueError(
+                    f"{part} of {self.name} is of {type(value)}; it must be a tensor: "
+                    "torch.as_tensor(...)"
+                )
         for part, y in (("train_y", self.train_y), ("test_y", self.test_y)):
             if y.dtype != torch.int64 or y.ndim != 1:
                 raise ValueError(

@@ -64,8 +64,8 @@ def fetch(source: Source, looked: Sequence[Path], cache: Path | None = None) -> 
     folder = (cache or cache_folder()) / source.folder
     try:
         import pooch
-    except ImportError:
-        raise MissingExtra("pooch", "data") from None
+    except ImportError as error:
+        raise MissingExtra("pooch", "data", error) from error
     for name, digest in source.files.items():
         try:
             pooch.retrieve(

@@ -81,8 +81,8 @@ def _read(path: Path) -> Any:
     try:
         import pyarrow
         from pyarrow import csv, parquet
-    except ImportError:
-        raise MissingExtra("pyarrow", "data") from None
+    except ImportError as error:
+        raise MissingExtra("pyarrow", "data", error) from error
     if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
         raise DatasetError(f"{path} is neither .csv, .csv.gz nor .parquet")
     try:

@@ -155,3 +155,10 @@ def test_columns_and_back(rows, inputs, with_weight):
     assert [name for name, _ in back.columns()] == names
     assert all(a is b for (_, a), (_, b) in zip(made.columns(), back.columns(), strict=True))
     assert back.new == rows
+
+
+def test_a_batch_shows_its_columns_and_no_values():
+    batch = Batch.of({"a": torch.zeros(2, 3), "b": torch.zeros(2)}, torch.tensor([0, 1]))
+    shown = "Batch(2 rows, 2 new, x/a (2, 3) float32, x/b (2,) float32, y (2,) int64)"
+    assert repr(batch) == shown
+    assert ", 2 new," in repr(batch.extended(batch))

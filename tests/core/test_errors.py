@@ -24,3 +24,15 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_a_missing_extra_names_the_command():
     with pytest.raises(ImportError, match=r"pip install 'lifelong\[bench\]'"):
         raise errors.MissingExtra("rich", "bench")
+
+
+def test_an_extra_that_cannot_be_imported_says_why():
+    absent = ModuleNotFoundError("No module named 'sklearn'", name="sklearn.datasets")
+    inner = ModuleNotFoundError("No module named 'scipy'", name="scipy")
+    broken = ImportError("libfoo.so: cannot open shared object file")
+    assert str(errors.MissingExtra("scikit-learn", "bench", absent)).startswith(
+        "scikit-learn is not installed; pip install"
+    )
+    for error in (inner, broken):
+        told = str(errors.MissingExtra("scikit-learn", "bench", error))
+        assert told.startswith(f"scikit-learn cannot be imported ({error}); pip install")

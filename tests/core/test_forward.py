@@ -81,3 +81,19 @@ def test_bytes_for_a_model_that_takes_none_name_the_way_out():
         forward(model, torch.zeros(3, 4, dtype=torch.uint8))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         forward(model, torch.zeros(3, 5))
+
+
+def test_other_types_than_the_models_are_told_with_the_way_out():
+    with pytest.raises(InvalidBatch, match=r"take x of torch.float64 .*convert it: x.float\(\)"):
+        forward(nn.Linear(2, 2), torch.zeros(3, 2, dtype=torch.float64))
+    with pytest.raises(InvalidBatch, match=r"take x of torch.int64 .*convert it"):
+        forward(nn.Linear(2, 2), torch.zeros(3, 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("model", [nn.Linear(3, 2), nn.BatchNorm1d(3), nn.Conv2d(1, 1, 3)])
+def test_what_a_model_raises_is_noted_with_what_it_received(model):
+    with pytest.raises((RuntimeError, ValueError)) as error:
+        forward(model, torch.zeros(8, 4))
+    assert error.value.__notes__ == [
+        "the model received x (8, 4) of torch.float32; do the shape and type fit its first layer?"
+    ]

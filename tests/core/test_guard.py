@@ -43,7 +43,7 @@ def busy(**settings):
 @pytest.mark.parametrize(
     ("batch", "error", "told"),
     [
-        (spoiled("x", torch.nan), InvalidBatch, r"x holds NaN or infinity in . of 14 rows \(3"),
+        (spoiled("x", torch.nan), InvalidBatch, r"x holds NaN or infinity in . of 8 rows \(3"),
         (spoiled("x", torch.inf), InvalidBatch, "remove those rows"),
         (spoiled("y", 4), LabelOutsideHead, "span 0 to 4, but the model has outputs 0 to 3; widen"),
         (spoiled("y", -1), LabelOutsideHead, "span -1 to 3"),

@@ -429,7 +429,7 @@ def test_wrong_ends_of_tasks_change_nothing():
     taught.begin_task(0)
     taught.observe(batches(1)[0])
     before = whole(taught)
-    with pytest.raises(EmptyTask, match="give end_task the batches it learned from"):
+    with pytest.raises(EmptyTask, match="give those that were learned from"):
         taught.end_task([])
     with pytest.raises(ValueError, match=r"data is a generator.*only once; give a list"):
         taught.end_task(batch for batch in batches(3))
@@ -544,3 +544,36 @@ def test_a_failing_consolidation_leaves_the_model_as_it_was():
         taught.consolidate(batches(1))
     after = taught.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in held.items())
+
+
+def test_a_learner_shows_its_parts_and_how_far_it_is():
+    taught = learner(strategies=[Replay(5)])
+    taught.begin_task(3)
+    taught.observe(batches(1)[0])
+    assert repr(taught) == (
+        "Learner(Sequential of 160 parameters, SGD, [Replay(capacity=5)], tasks [3], 3 open, "
+        "1 steps)"
+    )
+
+
+@pytest.mark.parametrize("fisher", ["empirical", "sampled"])
+def test_rows_that_are_not_finite_are_named_at_the_end_of_a_task(fisher):
+    taught = learner(strategies=[EWC(fisher=fisher)])
+    taught.begin_task(0)
+    good, bad = batches(2)
+    taught.observe(good)
+    bad.x[5, 0] = torch.nan
+    before = whole(taught)
+    with pytest.raises(InvalidBatch, match=r"x holds NaN or infinity in 1 of 8 rows \(5\)"):
+        taught.end_task([good, bad])
+    assert whole(taught) == before
+    with torch.no_grad():
+        taught.model[4].weight.fill_(torch.inf)
+    with pytest.raises(NonFiniteLoss):
+        taught.end_task([good])
+
+
+def test_a_task_told_to_a_model_that_does_not_want_it_changes_nothing():
+    taught = learner()
+    x = batches(1)[0].x
+    assert torch.equal(taught.predict(x, task=3), taught.predict(x))

@@ -8,7 +8,14 @@ from torch.nn import functional as F
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch, LabelOutsideHead, NonFiniteLoss
-from lifelong.core.loss import check_labels, cross_entropy, explain_non_finite, reduce, row_loss
+from lifelong.core.loss import (
+    check_labels,
+    cross_entropy,
+    explain_non_finite,
+    mean_loss,
+    reduce,
+    row_loss,
+)
 
 
 def batch(y, x=None):
@@ -188,7 +195,7 @@ def test_weights_make_a_weighted_mean():
 def test_a_scalar_is_taken_as_it_is_unless_rows_are_weighted():
     made = batch(torch.tensor([0, 0]))
     assert reduce(torch.tensor(3.0), made).item() == 3.0
-    with pytest.raises(InvalidBatch, match=r'rows are weighted.*reduction="none"'):
+    with pytest.raises(InvalidBatch, match=r'a strategy weights rows.*reduction="none"'):
         reduce(torch.tensor(3.0), replace(made, weight=torch.ones(2)))
 
 
@@ -208,6 +215,40 @@ def test_bad_rows_are_named():
     assert "y holds NaN or infinity in 1 of 2 rows (1)" in str(
         explain_non_finite(batch(y), None, 4, "the loss")
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([3], "x holds NaN or infinity in 1 of 8 rows (3); remove"),
+        ([3, 12], "x holds NaN or infinity in 1 of 8 rows (3); remove"),
+        ([12, 13], "x holds NaN or infinity in 2 of 8 replayed rows (4, 5); remove"),
+    ],
+)
+def test_rows_that_were_given_are_counted_without_the_replayed(rows, told):
+    x = torch.zeros(16, 2)
+    x[rows] = torch.nan
+    replayed = replace(batch(torch.zeros(16), x), new=8)
+    assert told in str(explain_non_finite(replayed, None, 4, "the loss"))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, row_loss(nn.CrossEntropyLoss())])
+@pytest.mark.parametrize(
+    ("y", "told"),
+    [
+        ([7, 7, 0, 1], "^all labels are 7, but the model has outputs 0 to 3"),
+        ([7, 8, 0, 1], "^labels span 7 to 8, but"),
+        ([0, 1, 9, 2], "^labels span 0 to 9, but"),
+    ],
+)
+def test_labels_that_were_given_are_told_without_the_replayed(loss, y, told):
+    replayed = replace(batch(torch.tensor(y)), new=2)
+    with pytest.raises(LabelOutsideHead, match=told):
+        mean_loss(loss, torch.zeros(4, 4), replayed)
+    with pytest.raises(LabelOutsideHead, match=told):
+        raise explain_non_finite(replayed, torch.zeros(4, 4), 0, "the loss")
+    with pytest.raises(LabelOutsideHead, match="labels span 7 to 8"):
+        mean_loss(loss, torch.zeros(2, 4), replace(batch(torch.tensor([7, 8])), new=0))
 
 
 def test_divergence_is_told_with_the_step_and_the_way_out():

@@ -224,6 +224,20 @@ def test_a_file_is_checked_before_a_learner_is_made(tmp_path):
     assert not hasattr(parts[2][0], "generator")
 
 
+def test_the_file_wins_for_the_optimizer_and_the_code_for_strategies():
+    state = learner(strategies=[EWC(3.0)]).state_dict()
+    model = net()
+    again = learner(model, [EWC(5.0)], SGD(model.parameters(), lr=0.5, momentum=0.9))
+    again.load_state_dict(state)
+    assert again.optimizer.param_groups[0]["lr"] == 0.1
+    assert again.strategies[0].strength == 5.0
+
+
+def test_a_path_is_no_state():
+    with pytest.raises(StateMismatch, match=r"received an object of type str; .*Learner\.load\("):
+        learner().load_state_dict("ok.st")
+
+
 def test_a_state_is_a_copy():
     taught = learner()
     state = taught.state_dict()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_learners import Noisy, batches, flat, learner
 
+from lifelong import EWC, GEM, Adaptive, BiC, DERpp, Replay, Rising
 from lifelong.core.errors import StateMismatch
 from lifelong.core.strategy import Strategy, acts_at
 from lifelong.memory import Memory
@@ -124,3 +125,23 @@ def test_a_wrapper_may_tell_itself_where_it_acts():
 
     assert acts_at(Wrapper(), "project")
     assert not acts_at(Wrapper(), "penalty")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "shown"),
+    [
+        (EWC(3.0, decay=0.5), "EWC(strength=3.0, decay=0.5)"),
+        (EWC(), "EWC()"),
+        (Replay(5), "Replay(capacity=5)"),
+        (Replay("1KB", every=2, device="cpu"), "Replay(capacity='1000B', every=2)"),
+        (DERpp(5, rows=3), "DERpp(capacity=5, rows=3)"),
+        (BiC(50), "BiC(capacity=50)"),
+        (GEM(7), "GEM(capacity=7)"),
+        (Adaptive(EWC(3.0), schedule=Rising(over=3)), "Adaptive(inner=EWC(strength=3.0))"),
+        (Strategy(), "Strategy()"),
+    ],
+)
+def test_a_strategy_shows_its_settings(strategy, shown):
+    assert repr(strategy) == shown
+    learner(strategies=[strategy])
+    assert repr(strategy) == shown

@@ -30,3 +30,8 @@ def test_what_grows_and_what_has_data_is_told_by_its_methods():
     assert not isinstance(nn.Linear(1, 1), Growing)
     assert isinstance(Task(), HasData)
     assert not isinstance([], HasData)
+
+
+def test_a_class_is_named_once():
+    with pytest.raises(ValueError, match=r"task 1 has classes \[1, 1\]; name each once"):
+        TaskSpec(1, (1, 1))

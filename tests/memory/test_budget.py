@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 
 from lifelong.core.errors import BudgetTooSmall, StateMismatch
 from lifelong.memory import POLICIES, Memory, Reservoir
-from lifelong.memory.budget import bytes_of, row_bytes, rows_within
+from lifelong.memory.budget import bytes_of, room_for, row_bytes, rows_within
 
 
 def columns(start: int, stop: int, width: int = 4) -> dict[str, torch.Tensor]:
@@ -133,3 +134,31 @@ def test_too_few_bytes_for_the_classes_are_refused_with_the_way_out():
         Memory("100B").add(offered, offered["y"], torch.Generator())
     with pytest.raises(ValueError, match="name it"):
         Memory("100B", Reservoir(3))
+
+
+@pytest.mark.parametrize("capacity", [2.5, True, None, "500"])
+def test_a_capacity_in_rows_is_a_whole_number(capacity):
+    with pytest.raises(
+        ValueError, match=r"capacity (is )?.*; give a (whole )?number of rows \(500\)"
+    ):
+        Memory(capacity)
+    assert Memory(np.int64(3)).capacity == 3
+
+
+@pytest.mark.parametrize("capacity", [10**18, 10**30])
+def test_more_rows_than_there_is_room_for_are_refused_at_once(capacity):
+    with pytest.raises(BudgetTooSmall, match=f"no room here for {capacity} rows of 8 bytes"):
+        Memory(capacity)
+
+
+def test_rows_too_large_for_the_machine_are_explained():
+    memory = Memory(10**6)
+    wide = torch.zeros(2, 1, dtype=torch.uint8).expand(2, 10**12)
+    with pytest.raises(BudgetTooSmall, match=r"1000000 rows of 1000000000000 bytes \(1e\+09 GB\)"):
+        memory.add({"x": wide}, None, torch.Generator())
+    assert len(memory) == 0
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_room():
+    with pytest.raises(ValueError, match=r"^of another kind"), room_for(3):
+        raise ValueError("of another kind")

@@ -71,7 +71,7 @@ def test_a_class_has_no_more_rows_than_its_quota():
 
 def test_what_does_not_suit_is_refused_before_the_step():
     whole = learner_of(CleanReplay(9, small_loss=0.5), loss=lambda output, batch: output.mean())
-    with pytest.raises(InvalidBatch, match="small_loss needs one a row"):
+    with pytest.raises(InvalidBatch, match="a scalar; CleanReplay cannot do"):
         whole.observe(batches_of(1)[0])
     targets = learner_of(CleanReplay(9), loss=lambda output, y: output.sum(1) * y)
     with pytest.raises(InvalidBatch, match="no classes"):

@@ -98,6 +98,6 @@ def test_wrong_use_is_refused():
         with pytest.raises(ValueError, match=told):
             Prioritized(9, **settings)
     learner = learner_of(Prioritized(9), loss=lambda output, batch: output.mean())
-    with pytest.raises(InvalidBatch, match="ranks no rows"):
+    with pytest.raises(InvalidBatch, match="a scalar; Prioritized cannot do"):
         learner.observe(batches_of(1)[0])
     assert learner.batches == 0

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from strategy_models import (
@@ -12,6 +13,7 @@ from strategy_models import (
 )
 from torch.nn import functional as F
 
+from lifelong import EWC
 from lifelong.strategies.quadratic import Quadratic, checked_strength
 
 
@@ -89,3 +91,10 @@ def test_a_strength_that_is_no_strength_is_refused(strength):
         checked_strength(strength)
     with pytest.raises(ValueError, match=f"strength is {strength}"):
         Quadratic(strength)
+
+
+@pytest.mark.parametrize("strength", ["10", True, None, torch.tensor(3.0), float("nan"), -1])
+def test_a_strength_is_a_number(strength):
+    with pytest.raises(ValueError, match=r"strength is .*; it must be a finite number, 0 or more"):
+        EWC(strength)
+    assert EWC(np.float32(2)).strength == 2.0

@@ -145,6 +145,14 @@ def test_labels_must_be_classes():
         Labelled("short", x, y, x, y, "ab")
     with pytest.raises(ValueError, match="it must be int64"):
         Labelled("floats", x, y.float(), x, y, "abc")
+    with pytest.raises(
+        ValueError, match=r"train_y of mine is of <class 'numpy.ndarray'>.*as_tensor"
+    ):
+        Labelled("mine", x, y.numpy(), x, y, "abc")
+    with pytest.raises(
+        ValueError, match=r"test_x of mine is of <class 'numpy.ndarray'>.*as_tensor"
+    ):
+        Labelled("mine", x, y, x.numpy(), y, "abc")
 
 
 @settings(max_examples=40, deadline=None)

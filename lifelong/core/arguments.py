@@ -1,0 +1,174 @@
+"""What a learner is given, looked at once: a slip gets one line that says what to give instead."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lifelong.core.errors import InvalidBatch
+from lifelong.core.strategy import Strategy
+
+
+def check_parts(model: Any, optimizer: Any, loss: Any, seed: Any) -> None:
+    """Raise `ValueError` unless a learner can be made of these.
+
+    Example:
+        >>> net = nn.Linear(2, 2)
+        >>> check_parts(net, torch.optim.SGD, nn.MSELoss(), 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: optimizer is the class SGD; give an instance: SGD(model.parameters(), ...)
+    """
+    if isinstance(model, Optimizer) and isinstance(optimizer, nn.Module):
+        raise ValueError(
+            f"the model is of {type(model).__name__} and the optimizer of "
+            f"{type(optimizer).__name__}; swap them: Learner(model, optimizer, strategies)"
+        )
+    _check_instance("model", model, "")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is of {_type(model)}; give a torch.nn.Module")
+    _check_instance("optimizer", optimizer, "model.parameters(), ...")
+    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "step")):
+        raise ValueError(
+            f"optimizer is of {_type(optimizer)}; give one of torch: "
+            "SGD(model.parameters(), lr=0.1)"
+        )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"{_type(optimizer)} computes the loss again within its step (a closure), which a "
+            "learner cannot do; give one that steps on gradients, such as SGD or Adam"
+        )
+    _check_instance("loss", loss, "")
+    if not callable(loss):
+        raise ValueError(
+            f"loss is {loss!r}; give a loss of torch, such as nn.MSELoss(), or a function of "
+            "(output, y) or (output, batch)"
+        )
+    try:
+        operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seed is {seed!r}; give an integer") from None
+
+
+def strategies_of(strategies: Any) -> list[Strategy]:
+    """List the strategies.
+
+    Raises:
+        ValueError: it is one strategy and no list, or holds something else.
+
+    Example:
+        >>> strategies_of(Strategy())
+        Traceback (most recent call last):
+        ...
+        ValueError: strategies is a Strategy; put it into a list: [Strategy(...)]
+    """
+    if isinstance(strategies, Strategy):
+        name = _type(strategies)
+        raise ValueError(f"strategies is a {name}; put it into a list: [{name}(...)]")
+    if isinstance(strategies, type | str) or not isinstance(strategies, Iterable):
+        raise ValueError(f"strategies is {_told(strategies)}; give a list: [Replay(capacity=500)]")
+    listed = list(strategies)
+    for index, strategy in enumerate(listed):
+        _check_instance(f"strategies[{index}]", strategy, "...")
+        if not isinstance(strategy, Strategy):
+            raise ValueError(
+                f"strategies[{index}] is {_told(strategy)}; give an instance of a Strategy, such "
+                "as Replay(capacity=500)"
+            )
+    return listed
+
+
+def device_of(device: str | torch.device | None, model: nn.Module) -> torch.device:
+    """Name in full where to compute: the model's own place by default.
+
+    Raises:
+        ValueError: there is no such device here.
+
+    Example:
+        >>> device_of(None, nn.Linear(2, 2))
+        device(type='cpu')
+    """
+    if device is None:
+        tensors = itertools.chain(model.parameters(), model.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
+    try:
+        # A tensor made there knows its full name: "cuda" becomes "cuda:0".
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
+        have = ["cpu"]
+        if torch.accelerator.is_available():
+            have.append(str(torch.accelerator.current_accelerator()))
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here; give one of {', '.join(have)}, or leave "
+            "it out for where the model is"
+        ) from error
+
+
+def keys_of(keys: Any) -> Tensor:
+    """Give the ids of rows as (rows,) int64.
+
+    Raises:
+        ValueError: they are no integers; to cut them off would name other rows.
+
+    Example:
+        >>> keys_of(range(3))
+        tensor([0, 1, 2])
+        >>> keys_of([101.5])
+        Traceback (most recent call last):
+        ...
+        ValueError: keys are of torch.float32; the ids of rows are integers: give those, as a \
+list or an int64 tensor
+    """
+    try:
+        given = torch.as_tensor(keys)
+        found = str(given.dtype)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        given, found = None, _told(keys)
+    whole = given is not None and not (
+        given.is_floating_point() or given.is_complex() or given.dtype in (torch.bool, torch.uint64)
+    )
+    if given is None or not (whole or given.numel() == 0):
+        raise ValueError(
+            f"keys are of {found}; the ids of rows are integers: give those, as a list or an "
+            "int64 tensor"
+        )
+    return given.to(torch.int64).flatten()
+
+
+def no_batch(received: Any) -> InvalidBatch:
+    """Say that something is no batch, as the error to raise.
+
+    Example:
+        >>> print(no_batch((1, 2)))
+        received an object of type tuple, not a Batch; make one: Batch.of(x, y)
+    """
+    return InvalidBatch(
+        f"received an object of type {_type(received)}, not a Batch; make one: Batch.of(x, y)"
+    )
+
+
+def _check_instance(name: str, given: Any, arguments: str) -> None:
+    if isinstance(given, type):
+        raise ValueError(
+            f"{name} is the class {given.__name__}; give an instance: {given.__name__}({arguments})"
+        )
+
+
+def _type(given: Any) -> str:
+    return type(given).__name__
+
+
+def _told(given: Any) -> str:
+    """Show short values as they are, others by their type."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}"
+    shown = repr(given)
+    return shown if len(shown) <= 40 and "\n" not in shown else f"a {_type(given)}"

@@ -1,0 +1,141 @@
+import inspect
+from typing import Never
+
+import numpy as np
+import pytest
+import torch
+from small_learners import batches, learner, net, whole
+from torch import nn
+from torch.optim import LBFGS, SGD
+
+from lifelong import EWC, Learner, Replay
+from lifelong.core.arguments import device_of, keys_of, strategies_of
+from lifelong.core.batch import Batch
+from lifelong.core.errors import InvalidBatch
+
+MODEL = net()
+
+
+def sgd():
+    return SGD(MODEL.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (torch.tensor([101.5]), r"keys are of torch\.float32; the ids of rows are integers"),
+        (torch.tensor([101.0]), r"keys are of torch\.float32"),
+        (np.array([101.5]), r"keys are of torch\.float64"),
+        ([101.5], r"keys are of torch\.float32"),
+        (True, r"keys are of torch\.bool"),
+        ([True, False], r"keys are of torch\.bool"),
+        (["a"], r"keys are of \['a'\]; the ids of rows are integers: give those"),
+        ([10**30], "keys are of "),
+        (None, "keys are of None"),
+        ({3, 4}, r"keys are of \{3, 4\}"),
+    ],
+)
+def test_only_integers_name_rows(keys, told):
+    taught = learner(strategies=[Replay(50)])
+    batch = batches(1)[0]
+    taught.observe(Batch.of(batch.x, batch.y, key=torch.arange(100, 108)))
+    with pytest.raises(ValueError, match=told):
+        taught.forget(keys)
+    with pytest.raises(ValueError, match=told):
+        taught.strategies[0].memory.forget(keys)
+    assert sorted(taught.strategies[0].memory.all()["key"].tolist()) == [*range(100, 108)]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [[3, 4], (3, 4), range(3, 5), np.array([3, 4]), torch.tensor([3, 4], dtype=torch.int32)],
+)
+def test_integers_of_any_kind_become_ids(keys):
+    ids = keys_of(keys)
+    assert (ids.dtype, ids.tolist()) == (torch.int64, [3, 4])
+    assert keys_of([]).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Learner(sgd(), MODEL), "swap them: Learner"),
+        (lambda: Learner(nn.Linear, sgd()), r"model is the class Linear; give an instance"),
+        (lambda: Learner("mlp", sgd()), "model is of str; give a torch.nn.Module"),
+        (lambda: Learner(MODEL, SGD), r"the class SGD; give an instance: SGD\(model\.param"),
+        (lambda: Learner(MODEL, "sgd"), "optimizer is of str; give one of torch"),
+        (lambda: Learner(MODEL, LBFGS(MODEL.parameters())), "LBFGS computes the loss again"),
+        (lambda: Learner(MODEL, sgd(), Replay(5)), r"is a Replay; put it into a list: \[Replay"),
+        (lambda: Learner(MODEL, sgd(), Replay), "strategies is the class Replay; give a list"),
+        (lambda: Learner(MODEL, sgd(), "replay"), "strategies is 'replay'; give a list"),
+        (lambda: Learner(MODEL, sgd(), 3), "strategies is 3; give a list"),
+        (lambda: Learner(MODEL, sgd(), [Replay]), r"strategies\[0\] is the class Replay; give an"),
+        (lambda: Learner(MODEL, sgd(), [EWC(), "replay"]), r"strategies\[1\] is 'replay'"),
+        (lambda: Learner(MODEL, sgd(), loss="mse"), r"loss is 'mse'; give a loss of torch"),
+        (lambda: Learner(MODEL, sgd(), loss=nn.MSELoss), r"loss is the class MSELoss; give an"),
+        (lambda: Learner(MODEL, sgd(), seed="a"), "seed is 'a'; give an integer"),
+        (lambda: Learner(MODEL, sgd(), seed=1.5), r"seed is 1\.5; give an integer"),
+        (lambda: Learner(MODEL, sgd(), device="gpu"), "device 'gpu' cannot be used here; give"),
+        (lambda: Learner(MODEL, sgd(), device=3.5), r"device '3\.5' cannot be used here"),
+    ],
+)
+def test_slips_in_the_constructor_get_one_line(make, told):
+    with pytest.raises(ValueError, match=told) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_device_that_is_not_here_is_told_from_one_that_is():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="device 'cuda' cannot be used here; give one of cpu, or"):
+        device_of("cuda", MODEL)
+    assert device_of("cpu", MODEL) == torch.device("cpu")
+
+
+def test_a_refused_device_leaves_the_learners_parts_free():
+    strategy = Replay(5)
+    with pytest.raises(ValueError, match="device"):
+        Learner(MODEL, sgd(), [strategy], device="gpu")
+    Learner(MODEL, sgd(), [strategy])
+
+
+def test_strategies_may_come_from_anything_that_is_iterated_over():
+    made = [EWC(), Replay(5)]
+    assert strategies_of(iter(made)) == strategies_of(tuple(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda taught, b: taught.observe((b.x, b.y)), "object of type tuple, not a Batch; make"),
+        (lambda taught, b: taught.observe(b.x), r"type Tensor, not a Batch; make one: Batch\.of"),
+        (lambda taught, b: taught.observe(None), "object of type NoneType, not a Batch"),
+        (lambda taught, b: taught.observe(b.x, b.y), r"takes one batch, not 2: Batch\.of\(x, y\)"),
+        (lambda taught, b: taught.end_task([(b.x, b.y)]), "object of type tuple, not a Batch"),
+    ],
+)
+def test_what_is_no_batch_is_said_to_be_none(call, told):
+    taught = learner(strategies=[Replay(5)])
+    taught.begin_task(0)
+    before = whole(taught)
+    with pytest.raises(InvalidBatch, match=told):
+        call(taught, batches(1)[0])
+    assert whole(taught) == before
+
+
+def test_type_checkers_let_nothing_more_be_observed():
+    assert inspect.signature(Learner.observe).parameters["more"].annotation in (Never, "Never")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (batches(1)[0], r"data is a Batch; give a list of batches, such as \[batch\]"),
+        (3, "data is a int; give a list of batches"),
+        ([], "no batches to consolidate; give those that were learned from"),
+    ],
+)
+def test_consolidation_wants_batches(data, told):
+    with pytest.raises(ValueError, match=told):
+        learner().consolidate(data)
