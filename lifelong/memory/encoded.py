@@ -103,6 +103,10 @@ class Encoded(Rows):
         """Read the first rows and decode them."""
         return self.take(np.arange(rows))
 
+    def joined(self, slots: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy the rows of some slots, and put others, encoded, behind them."""
+        return super().joined(slots, encoded(columns, self.codecs))
+
     def widened(self, name: str, width: int) -> dict[str, Tensor]:
         """Tell what the columns would be if one that is not encoded were wider.
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,6 +54,9 @@ class Memory:
         >>> len(memory), memory.seen, memory.draw(2, chance)["x"].shape
         (3, 9, torch.Size([2, 2]))
     """
+
+    state_is_copied: ClassVar[bool] = True
+    """What `state_dict` gives shares nothing with it, and need not be copied again."""
 
     def __init__(
         self,
@@ -171,9 +174,24 @@ class Memory:
             self.check(columns, groups)
 
     def refill(
-        self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
+        self,
+        columns: Mapping[str, Tensor],
+        group: Tensor | None,
+        generator: torch.Generator,
+        keep: Tensor | None = None,
     ) -> None:
-        """Erase all rows held, and begin anew with others, as `add` does.
+        """Erase the rows held, and begin anew: with some of them as they are stored, and others.
+
+        Args:
+            columns: (rows, ...) each of the others, as in `add`.
+            group: of the rows that stay, and then of the others; None for one group.
+            generator: of the CPU.
+            keep: (rows,) int64, the slots of rows that are offered first, in this order, and not
+                coded anew; None for none.
+
+        Raises:
+            InvalidBatch: as `add`. Nothing is changed then.
+            ValueError: a slot holds no row.
 
         Example:
             >>> memory, chance = Memory(3), torch.Generator()
@@ -182,11 +200,19 @@ class Memory:
             >>> memory.all()["y"].tolist()
             [7]
         """
-        if self._rows is not None:
-            self._rows.check(columns)
-            self._rows.erase(0, len(self))
-            self.policy = policy_of(self.policy.name, self.capacity)
-        self.add(columns, group, generator)
+        keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
+        self._check_slots(keep)
+        if self._rows is None:
+            self.add(columns, group, generator)
+            return
+        own, more = self._rows, self._rows.check(columns)
+        stored = own.joined(keep, columns)
+        policy = policy_of(self.policy.name, self.capacity)
+        slots, source = policy.place(group, len(keep) + more, generator)
+        own.erase(0, len(self))
+        Rows.put(own, slots, stored, source)  # as they are stored
+        self.policy = policy
+        self.seen += more
 
     def draw(self, rows: int, generator: torch.Generator, times: int = 1) -> dict[str, Tensor]:
         """Copy random rows: uniformly, none twice, in random order; all if it holds fewer.

@@ -177,6 +177,11 @@ class Rows:
         """Copy the first rows, in the order of their slots."""
         return self.stored(rows)
 
+    def joined(self, slots: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy the rows of some slots, and put others behind them, all as they are stored."""
+        held = Rows.take(self, self._slots(slots).numpy())
+        return {name: torch.cat((part, columns[name].to(part))) for name, part in held.items()}
+
     def shift(self, slots: Slots, to: Slots) -> None:
         """Copy the rows of some slots to others, a few thousand at a time."""
         for start in range(0, len(slots), SHIFTED):

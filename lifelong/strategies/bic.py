@@ -53,6 +53,7 @@ class BiC(Replay):
     """
 
     state: ClassVar[tuple[str, ...]] = ("memory", "aside", "seen")
+    only_read: ClassVar[tuple[str, ...]] = ("memory", "aside")
 
     def __init__(
         self,

@@ -58,6 +58,7 @@ class Sleep(Strategy):
     """
 
     state: ClassVar[tuple[str, ...]] = ("kept", "awoke", "width", "memory")
+    only_read: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __init__(
         self,

@@ -180,3 +180,25 @@ def test_a_state_of_another_codec_or_range_is_refused(saved, other, capacity):
     same = Memory(capacity, store=saved)
     same.load_state_dict(memory.state_dict())
     assert torch.equal(same.all()["x"], memory.all()["x"])
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("store", [None, "jpeg"])
+def test_refilling_keeps_rows_as_they_are_stored(policy, store):
+    memory, chance = Memory(20, policy, store=store), torch.Generator().manual_seed(0)
+    first = columns(0, 20, images=True)
+    memory.add(first, first["y"], chance)
+    keep = torch.tensor([7, 3, 12])
+    before = {name: memory.column(name)[keep] for name in first}
+    more = columns(50, 60, images=True)
+    memory.refill(more, torch.cat((before["y"], more["y"])), chance, keep)
+    slot_of = {key: slot for slot, key in enumerate(memory.column("key").tolist())}
+    assert sorted(slot_of) == sorted([*before["key"].tolist(), *more["key"].tolist()])
+    slots = [slot_of[key] for key in before["key"].tolist()]
+    for name, column in before.items():
+        assert torch.equal(memory.column(name)[slots], column)
+    state = memory.state_dict()
+    for wrong, stay in ((columns(0, 3), keep), (more, torch.tensor([13]))):
+        with pytest.raises((InvalidBatch, ValueError)):
+            memory.refill(wrong, None, chance, stay)
+    assert states_equal(memory.state_dict(), state)
