@@ -263,16 +263,16 @@ class Learner:
                 gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
                 torch._foreach_mul_(gradients, self.accumulate / self.pending)
                 self._step(first, None)
-        before = [restore.copied(strategy.state_dict()) for strategy in self._consolidating]
-        tensors = [*self.model.parameters(), *self.model.buffers()] if before else []
+        undo = [strategy.undo() for strategy in self._consolidating]
+        tensors = [*self.model.parameters(), *self.model.buffers()] if undo else []
         kept = [tensor.detach().clone() for tensor in tensors]
         try:
             with self.random:
                 for strategy in self._consolidating:
                     strategy.consolidate(self, rows)
         except BaseException as error:
-            for strategy, state in zip(self._consolidating, before, strict=True):
-                strategy.load_state_dict(state)
+            for put_back in undo:
+                put_back()
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor.data.copy_(value)  # where a strategy has pruned or gone on learning
             self.optimizer.zero_grad()

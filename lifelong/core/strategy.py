@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -32,6 +33,8 @@ class Strategy:
     Attributes:
         state: names of the attributes that outlive a step. Each holds tensors, numbers, strings,
             None, lists or dicts, or an object with `state_dict` and `load_state_dict`.
+        only_read: those of them that `consolidate` does not change, such as a memory that it
+            trains on; what it may change is copied first, to be put back if something fails.
         generator: the strategy's own randomness (CPU); the learner seeds it. `extend` and
             `penalty` change nothing that `state` names and draw only from here, so that a step
             that fails can be undone. A step may still fail after `project`, when what that makes
@@ -49,6 +52,7 @@ class Strategy:
     """
 
     state: ClassVar[tuple[str, ...]] = ()
+    only_read: ClassVar[tuple[str, ...]] = ()
     generator: torch.Generator
     device: torch.device
     row_losses: bool = False
@@ -120,12 +124,7 @@ class Strategy:
 
     def state_dict(self) -> State:
         """Everything that changes and outlives a step. Tensors are referenced, not copied."""
-        own = {name: getattr(self, name) for name in self.state}
-        parts = {
-            name: value.state_dict() if hasattr(value, "state_dict") else value
-            for name, value in own.items()
-        }
-        return {**parts, "generator": self.generator.get_state()}
+        return self._gathered(self.state)
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state, copying its tensors to the learner's device.
@@ -139,7 +138,32 @@ class Strategy:
                 f"the state of {type(self).__name__} has {sorted(state)}, expected "
                 f"{sorted(expected)}; it was saved by another strategy or version"
             )
-        for name in self.state:
+        self._filled(state)
+
+    def undo(self) -> Callable[[], None]:
+        """Copy what `consolidate` may change; what is returned puts it back.
+
+        Example:
+            >>> from lifelong.strategies import EEIL
+            >>> EEIL.only_read  # the memory, which is its largest part, is not copied
+            ('memory',)
+        """
+        names = [name for name in self.state if name not in self.only_read]
+        state = self._gathered(names) if self.only_read else self.state_dict()
+        fresh = [n for n in names if getattr(getattr(self, n), "state_is_copied", False)]
+        state = {n: part if n in fresh else _copied(part) for n, part in state.items()}
+        return partial(self._filled if self.only_read else self.load_state_dict, state)
+
+    def _gathered(self, names: Iterable[str]) -> State:
+        own = {name: getattr(self, name) for name in names}
+        parts = {
+            name: value.state_dict() if hasattr(value, "state_dict") else value
+            for name, value in own.items()
+        }
+        return {**parts, "generator": self.generator.get_state()}
+
+    def _filled(self, state: State) -> None:
+        for name in state.keys() - {"generator"}:
             own = getattr(self, name)
             if hasattr(own, "load_state_dict"):
                 own.load_state_dict(state[name])
@@ -173,7 +197,7 @@ def _settings_of(kind: type) -> dict[str, Any]:
     return found
 
 
-def _copied(value: Any, device: torch.device) -> Any:
+def _copied(value: Any, device: torch.device | str | None = "cpu") -> Any:
     if isinstance(value, Tensor):
         return value.detach().to(device, copy=True)
     if isinstance(value, dict):

@@ -156,8 +156,9 @@ class Balanced(Policy):
 
     def shrink(self, capacity: int, generator: torch.Generator) -> tuple[Slots, Slots]:
         """Share the room anew; random rows of the groups above their share leave."""
-        self._cut(capacity)
+        self.capacity = capacity
         freed = self._share({}, generator) if self._slots else []
+        self._cut(capacity)  # after the draw, which is from all rows held
         dropped = np.sort(np.concatenate(freed)) if freed else NONE
         gaps, moved, renumbered = close_gaps(self.held, dropped)
         groups = self._slots.items()

@@ -19,9 +19,21 @@ class Codec(ABC):
 
     name: ClassVar[str]
 
+    @property
+    def settings(self) -> dict[str, int | float | str]:
+        """What decides how rows are read, by name; a state with others is refused."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, int | float | str)}
+
     @abstractmethod
     def fits(self, column: Tensor) -> bool:
         """Tell whether such a column, (rows, ...), can be stored so."""
+
+    def check(self, column: Tensor) -> None:
+        """Raise `InvalidBatch` for values that `encode` would refuse, if a glance can tell.
+
+        A memory looks before a step, at rows of which it may keep none, so this must cost little.
+        """
+        del column
 
     @abstractmethod
     def encode(self, column: Tensor) -> Tensor:
@@ -45,6 +57,10 @@ class Half(Codec):
     def fits(self, column: Tensor) -> bool:
         """Tell whether the numbers are longer than 16 bits."""
         return column.is_floating_point() and column.element_size() > 2
+
+    def check(self, column: Tensor) -> None:
+        """Raise `InvalidBatch` unless all values are finite in 16 bits."""
+        self.encode(column)
 
     def encode(self, column: Tensor) -> Tensor:
         """Round to 16 bits."""
@@ -78,12 +94,16 @@ class Int8(Codec):
         """Tell whether there are numbers with a fraction, enough to pay for the scale."""
         return column.is_floating_point() and column.ndim > 1
 
+    def check(self, column: Tensor) -> None:
+        """Raise `InvalidBatch` unless all values are finite."""
+        if not column.float().isfinite().all():
+            raise InvalidBatch("values are NaN or infinite, and cannot be stored; drop those rows")
+
     def encode(self, column: Tensor) -> Tensor:
         """Make (rows, values + 4) bytes: the numbers, and the scale as a float of 4 bytes."""
+        self.check(column)
         flat = column.detach().flatten(1).float()
         scale = flat.abs().amax(1, keepdim=True) / 127  # (rows, 1)
-        if not scale.isfinite().all():
-            raise InvalidBatch("values are NaN or infinite, and cannot be stored; drop those rows")
         whole = (flat / scale.clamp(min=1e-30)).round().to(torch.int8)
         return torch.cat((whole, scale.view(torch.int8)), 1)
 
@@ -122,15 +142,19 @@ class Bytes(Codec):
         """Tell whether the numbers have a fraction."""
         return column.is_floating_point()
 
-    def encode(self, column: Tensor) -> Tensor:
-        """Round to 256 levels."""
-        part = (column.detach() - self.low) / (self.high - self.low)
-        if not ((part >= 0) & (part <= 1)).all():
+    def check(self, column: Tensor) -> None:
+        """Raise `InvalidBatch` unless all values are in the range; NaN is not."""
+        if not ((column >= self.low) & (column <= self.high)).all():
             raise InvalidBatch(
                 f"values from {float(column.min()):g} to {float(column.max()):g} are outside of "
                 f"{self.low:g} to {self.high:g}, the range stored in bytes; give Bytes(low, high) "
                 "theirs, or store them as 'int8'"
             )
+
+    def encode(self, column: Tensor) -> Tensor:
+        """Round to 256 levels."""
+        self.check(column)
+        part = (column.detach() - self.low) / (self.high - self.low)
         return (part * 255).round().to(torch.uint8)
 
     def decode(self, stored: Tensor, like: Tensor) -> Tensor:

@@ -78,15 +78,22 @@ class Encoded(Rows):
         super().check_some({name: v for name, v in columns.items() if name not in self.codecs})
         return same_length(columns) if columns else -1
 
+    def check_values(self, columns: Mapping[str, Tensor]) -> None:
+        """Raise `InvalidBatch` for values that a glance tells cannot be stored."""
+        for name, codec in self.codecs.items():
+            if name in columns:
+                codec.check(columns[name])
+
     def put(self, slots: Slots, columns: Mapping[str, Tensor], source: Slots | None = None) -> None:
-        """Encode the rows that are to be written, and write them."""
+        """Encode the rows that are to be written, and write them if that could be done."""
         plain = {name: value for name, value in columns.items() if name not in self.codecs}
-        super().put(slots, plain, source)
         picked = {name: columns[name] for name in self.codecs.keys() & columns.keys()}
         if source is not None:
             index = torch.from_numpy(source)
             picked = {name: value[index.to(value.device)] for name, value in picked.items()}
-        super().put(slots, encoded(picked, self.codecs))
+        coded = encoded(picked, self.codecs)
+        super().put(slots, plain, source)
+        super().put(slots, coded)
 
     def take(self, slots: Slots) -> dict[str, Tensor]:
         """Read rows and decode them."""
@@ -96,8 +103,12 @@ class Encoded(Rows):
         """Read the first rows and decode them."""
         return self.take(np.arange(rows))
 
-    def widen(self, name: str, width: int, fill: float) -> None:
-        """Make a column wider that is not encoded.
+    def joined(self, slots: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy the rows of some slots, and put others, encoded, behind them."""
+        return super().joined(slots, encoded(columns, self.codecs))
+
+    def widened(self, name: str, width: int) -> dict[str, Tensor]:
+        """Tell what the columns would be if one that is not encoded were wider.
 
         Raises:
             ValueError: it is encoded, or cannot be widened.
@@ -107,7 +118,7 @@ class Encoded(Rows):
                 f"column {name!r} is stored as {self.codecs[name].name!r} and cannot be widened; "
                 "store it as it is"
             )
-        super().widen(name, width, fill)
+        return super().widened(name, width)
 
     def resized(self, capacity: int) -> Rows:
         """Copy the first rows into as many new slots."""
@@ -147,6 +158,17 @@ def codecs_for(columns: Mapping[str, Tensor], codec: Codec | None) -> dict[str, 
             "leave out store, or choose another way"
         )
     return chosen
+
+
+def stored_as(codec: Codec) -> str:
+    """Say how rows are stored, for a state.
+
+    Example:
+        >>> from lifelong.memory import Bytes
+        >>> stored_as(Bytes(low=-1, high=1))
+        'uint8 high=1 low=-1'
+    """
+    return " ".join([codec.name, *(f"{k}={v!r}" for k, v in sorted(codec.settings.items()))])
 
 
 def told(like: Tensor) -> str:

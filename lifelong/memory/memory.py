@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from lifelong.core.arguments import keys_of
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.memory.budget import bytes_of, room_for, row_bytes, rows_within, whole
 from lifelong.memory.codecs import Codec
-from lifelong.memory.encoded import Encoded, codecs_for, encoded, like_of, told
+from lifelong.memory.encoded import Encoded, codecs_for, encoded, like_of, stored_as, told
 from lifelong.memory.policies import policy_of
 from lifelong.memory.policy import Policy
 from lifelong.memory.rows import Rows, check_place, same_length
@@ -55,6 +56,9 @@ class Memory:
         (3, 9, torch.Size([2, 2]))
     """
 
+    state_is_copied: ClassVar[bool] = True
+    """What `state_dict` gives shares nothing with it, and need not be copied again."""
+
     def __init__(
         self,
         capacity: int | str,
@@ -89,26 +93,37 @@ class Memory:
         """Bytes that the columns take, in memory or in files; 0 before the first rows."""
         return 0 if self._rows is None else self._rows.nbytes
 
-    def check(self, columns: Mapping[str, Tensor], groups: int = 1) -> None:
+    def check(
+        self, columns: Mapping[str, Tensor], groups: int = 1, wider: str | None = None
+    ) -> None:
         """Make sure that rows with these columns, and maybe more, could be added.
 
         Args:
             columns: (rows, ...) each.
             groups: how many classes or tasks there are, for each of which a row must find room.
 
+            wider: a column that `widen` will have made as wide as it is here before they come.
+
         Raises:
-            InvalidBatch: a column is unknown, or of another type or shape than the rows held.
+            InvalidBatch: a column is unknown, or of another type or shape than the rows held, or
+                has values that cannot be stored in the way asked for.
             BudgetTooSmall: the bytes given do not hold a row a group.
 
         Example:
             >>> memory = Memory(3)
             >>> memory.check({"y": torch.zeros(2)})  # nothing is held, so anything may come
         """
+        own: Mapping[str, Tensor] = {}
         if self._rows is not None:
-            self._rows.check_some(columns)
-        if self.budget is not None and (self._rows is None or groups > self.capacity):
-            stored = self._encoded(columns) if self._rows is None else self._rows.columns
-            rows_within(self.budget, stored, groups)
+            self._rows.check_some({n: column for n, column in columns.items() if n != wider})
+            self._rows.check_values(columns)
+            own = self._rows.columns
+        elif self.codec is not None:
+            for name, codec in codecs_for(columns, self.codec).items():
+                codec.check(columns[name])
+        if self.budget is not None and (not own or wider or groups > self.capacity):
+            stored = {**own, wider: columns[wider]} if own and wider else own
+            rows_within(self.budget, stored or self._encoded(columns), groups)
 
     def add(
         self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
@@ -122,23 +137,24 @@ class Memory:
             generator: of the CPU; all chance comes from it.
 
         Raises:
-            InvalidBatch: the columns do not fit or differ in length, or there is not one group a
-                row. Nothing is changed then.
+            InvalidBatch: the columns do not fit or differ in length, there is not one group a
+                row, or values cannot be stored in the way asked for. Nothing is changed then.
         """
         rows = same_length(columns) if self._rows is None else self._rows.check(columns)
         if rows == 0:
             return
-        kept = self._rows
-        if kept is None:
-            groups = (
-                1 if group is None or group.is_floating_point() else torch.unique(group).numel()
-            )
-            kept = self._allocated(columns, groups)
-        slots, source = self.policy.place(group, rows, generator)
+        with self._undone_on_error(generator) if self.codec else nullcontext():
+            kept = self._rows
+            if kept is None:
+                groups = (
+                    1 if group is None or group.is_floating_point() else torch.unique(group).numel()
+                )
+                kept = self._allocated(columns, groups)
+            slots, source = self.policy.place(group, rows, generator)
+            if len(slots):
+                kept.put(slots, columns, source)
         self._rows = kept
         self.seen += rows
-        if len(slots):
-            kept.put(slots, columns, source)
 
     def reserve(self, columns: Mapping[str, Tensor], groups: int = 1) -> None:
         """Make room for rows such as these, so that `capacity` is known, and add none.
@@ -160,9 +176,24 @@ class Memory:
             self.check(columns, groups)
 
     def refill(
-        self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
+        self,
+        columns: Mapping[str, Tensor],
+        group: Tensor | None,
+        generator: torch.Generator,
+        keep: Tensor | None = None,
     ) -> None:
-        """Erase all rows held, and begin anew with others, as `add` does.
+        """Erase the rows held, and begin anew: with some of them as they are stored, and others.
+
+        Args:
+            columns: (rows, ...) each of the others, as in `add`.
+            group: of the rows that stay, and then of the others; None for one group.
+            generator: of the CPU.
+            keep: (rows,) int64, the slots of rows that are offered first, in this order, and not
+                coded anew; None for none.
+
+        Raises:
+            InvalidBatch: as `add`. Nothing is changed then.
+            ValueError: a slot holds no row.
 
         Example:
             >>> memory, chance = Memory(3), torch.Generator()
@@ -171,11 +202,19 @@ class Memory:
             >>> memory.all()["y"].tolist()
             [7]
         """
-        if self._rows is not None:
-            self._rows.check(columns)
-            self._rows.erase(0, len(self))
-            self.policy = policy_of(self.policy.name, self.capacity)
-        self.add(columns, group, generator)
+        keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
+        self._check_slots(keep)
+        if self._rows is None:
+            self.add(columns, group, generator)
+            return
+        own, more = self._rows, self._rows.check(columns)
+        stored = own.joined(keep, columns)
+        policy = policy_of(self.policy.name, self.capacity)
+        slots, source = policy.place(group, len(keep) + more, generator)
+        own.erase(0, len(self))
+        Rows.put(own, slots, stored, source)  # as they are stored
+        self.policy = policy
+        self.seen += more
 
     def draw(self, rows: int, generator: torch.Generator, times: int = 1) -> dict[str, Tensor]:
         """Copy random rows: uniformly, none twice, in random order; all if it holds fewer.
@@ -271,9 +310,9 @@ class Memory:
         """Make a column's rows wider, as `Rows.widen`; nothing before the first rows were added."""
         if self._rows is None:
             return
-        self._rows.widen(name, width, fill)
         if self.budget is not None:
-            self._shrink(rows_within(self.budget, self._rows.columns))
+            self._shrink(rows_within(self.budget, self._rows.widened(name, width)))
+        self._rows.widen(name, width, fill)
 
     def forget(self, keys: Tensor) -> int:
         """Erase the rows whose id in the column "key" is among these; -1 is no id.
@@ -316,7 +355,7 @@ class Memory:
 
         The tensors are copies on the memory's device, as large as the rows held, so later changes
         to the memory do not reach them. With columns in files, they are read into memory. Rows
-        are as they are stored; with a codec, "given" tells how they are offered.
+        are as they are stored; with a codec, "store" tells how, and "given" as what they come.
 
         Example:
             >>> sorted(Memory(3).state_dict())
@@ -332,7 +371,8 @@ class Memory:
         given = self._rows.given if isinstance(self._rows, Encoded) else {}
         if self.codec is None:
             return state
-        return {**state, "given": {name: told(like) for name, like in given.items()}}
+        told_of = {name: told(like) for name, like in given.items()}
+        return {**state, "store": stored_as(self.codec), "given": told_of}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Become the memory that a state was saved from; going on is then the same, bit for bit.
@@ -341,15 +381,14 @@ class Memory:
         call of `widen`. The tensors are copied.
 
         Raises:
-            StateMismatch: the state is of another capacity, policy or set of columns, or does not
-                agree with itself. The memory is then as it was.
+            StateMismatch: the state is of another capacity, policy, way to store or set of
+                columns, or does not agree with itself. The memory is then as it was.
         """
         own = {**self.state_dict(), "columns": {}, "policy_state": {}}
-        fixed = ("policy",) if self.budget else ("capacity", "policy")
+        fixed = ("policy", "store") if self.budget else ("capacity", "policy", "store")
         expect(state, own, "memory", fixed)
         rows = check_columns(state["columns"], {} if self._rows is None else self._rows.columns)
-        before = self.capacity, self.policy, self.policy.state_dict(), self._scratch
-        try:
+        with self._undone_on_error():
             if self.budget is not None:
                 self._resize_for(state)
             self.policy.load_state_dict(state["policy_state"])
@@ -360,11 +399,21 @@ class Memory:
                 )
             given = {name: like_of(text) for name, text in state.get("given", {}).items()}
             filled = self._filled(state["columns"], given)
+        self._rows, self.seen = filled, state["seen"]
+
+    @contextmanager
+    def _undone_on_error(self, generator: torch.Generator | None = None) -> Iterator[None]:
+        """Give the policy, and a generator, back what they were if what is done with them fails."""
+        before = self.capacity, self.policy, self.policy.state_dict(), self._scratch
+        chance = None if generator is None else generator.get_state()
+        try:
+            yield
         except BaseException:
             self.capacity, self.policy, policy_state, self._scratch = before
             self.policy.load_state_dict(policy_state)
+            if generator is not None and chance is not None:
+                generator.set_state(chance)
             raise
-        self._rows, self.seen = filled, state["seen"]
 
     def _filled(self, columns: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Rows | None:
         """Build columns with this content; files are built apart and moved in place at the end."""

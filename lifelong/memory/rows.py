@@ -119,6 +119,9 @@ class Rows:
                 rows = shape[0]
         return rows
 
+    def check_values(self, columns: Mapping[str, Tensor]) -> None:
+        """Raise `InvalidBatch` for values that cannot be stored; as they come, all can."""
+
     def write(self, slots: Tensor, columns: Mapping[str, Tensor], some: bool = False) -> None:
         """Write a row of every column to each slot.
 
@@ -174,6 +177,11 @@ class Rows:
         """Copy the first rows, in the order of their slots."""
         return self.stored(rows)
 
+    def joined(self, slots: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copy the rows of some slots, and put others behind them, all as they are stored."""
+        held = Rows.take(self, self._slots(slots).numpy())
+        return {name: torch.cat((part, columns[name].to(part))) for name, part in held.items()}
+
     def shift(self, slots: Slots, to: Slots) -> None:
         """Copy the rows of some slots to others, a few thousand at a time."""
         for start in range(0, len(slots), SHIFTED):
@@ -204,20 +212,31 @@ class Rows:
             >>> rows.read(torch.tensor([0]))["logits"].tolist()
             [[0.0, 0.0, -1.0]]
         """
-        if name not in self._columns:
-            raise ValueError(f"no column {name!r} to widen; there are {sorted(self._columns)}")
+        self.widened(name, width)
         old = self._columns[name]
-        if not old.shape or width < old.shape[-1]:
-            raise ValueError(
-                f"column {name!r} has shape {_shape(old.shape)} and cannot be widened to {width}; "
-                "give a width no smaller than its last dimension"
-            )
         if width == old.shape[-1]:
             return
         new = self._column(name, old.data.dtype, torch.Size((*old.shape[:-1], width)))
         new.copy(old, fill)
         self._columns[name] = new
         self._share()
+
+    def widened(self, name: str, width: int) -> dict[str, Tensor]:
+        """Tell what the columns would be if one were wider, as examples of no rows.
+
+        Raises:
+            ValueError: as `widen`.
+        """
+        if name not in self._columns:
+            raise ValueError(f"no column {name!r} to widen; there are {sorted(self._columns)}")
+        shape = self._columns[name].shape
+        if not shape or width < shape[-1]:
+            raise ValueError(
+                f"column {name!r} has shape {_shape(shape)} and cannot be widened to {width}; "
+                "give a width no smaller than its last dimension"
+            )
+        like = {other: column.data[:0] for other, column in self._columns.items()}
+        return {**like, name: like[name].new_empty(0, *shape[:-1], width)}
 
     def move(self, path: Path) -> None:
         """Move the files to another folder, over those that are there."""

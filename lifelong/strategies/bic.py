@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.features import head_of
 from lifelong.core.learner import Learner
 from lifelong.memory import Memory
+from lifelong.memory.budget import bytes_of
 from lifelong.nets.nearest_mean import linear_outputs
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.wa import told_apart
@@ -37,7 +38,7 @@ class BiC(Replay):
     before it in the list.
 
     Args:
-        capacity: how many rows the two memories hold together.
+        capacity: how many rows the two memories hold together, or the bytes that they may take.
         validation: which part of the capacity and of the stream is held out.
         **settings: as in `Replay`; the policy is "balanced" unless told otherwise.
 
@@ -53,26 +54,31 @@ class BiC(Replay):
 
     state: ClassVar[tuple[str, ...]] = ("memory", "aside", "seen")
     row_losses = True
+    only_read: ClassVar[tuple[str, ...]] = ("memory", "aside")
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         validation: float = 0.1,
         policy: str = "balanced",
         **settings: Any,
     ) -> None:
-        if not 0 < validation < 1 or capacity < 2:
+        size = bytes_of(capacity) if isinstance(capacity, str) else capacity
+        if not 0 < validation < 1 or size < 2:
             raise ValueError(
                 f"capacity is {capacity} and validation {validation}; there must be at least one "
                 "row to learn from and one to hold out (such as validation=0.1)"
             )
-        part = min(max(round(capacity * validation), 1), capacity - 1)
-        super().__init__(capacity - part, policy=policy, **settings)
+        part = min(max(round(size * validation), 1), size - 1)
+        both: list[int | str] = [size - part, part]
+        if isinstance(capacity, str):
+            both = [f"{share}B" for share in both]
+        super().__init__(both[0], policy=policy, **settings)
         self.validation = validation
         place, device = settings.get("path"), settings.get("device", "cpu")
         path = None if place is None else Path(place) / "aside"
-        self.aside = Memory(part, "balanced", device=device, path=path)
+        self.aside = Memory(both[1], "balanced", device=device, path=path, store=self.memory.codec)
         self.seen: list[int] = []
         """The classes of earlier tasks."""
         self._out = torch.zeros(0, dtype=torch.bool)
@@ -91,6 +97,17 @@ class BiC(Replay):
         weight = weight if batch.weight is None else batch.weight.clone()
         weight[: batch.new].masked_fill_(self._out, 0)
         return super().extend(learner, replace(batch, weight=weight))
+
+    def check(
+        self,
+        learner: Learner,
+        batch: Batch,
+        more: Mapping[str, Tensor] | None = None,
+        wider: str | None = None,
+    ) -> None:
+        """Make sure that new rows can be kept in both memories."""
+        super().check(learner, batch, more, wider)
+        self.aside.check(self.kept(batch), self.groups(learner, batch))
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer each new row to its memory."""

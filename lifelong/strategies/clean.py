@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -73,6 +74,21 @@ class CleanReplay(Replay):
     def kept_out(self) -> dict[str, int]:
         """How many rows were not offered to the memory, by the reason."""
         return dict(zip(REASONS[1:], self.counts[1:].tolist(), strict=True))
+
+    def check(
+        self,
+        learner: Learner,
+        batch: Batch,
+        more: Mapping[str, Tensor] | None = None,
+        wider: str | None = None,
+    ) -> None:
+        """Make sure that the new rows can be kept, with what is kept of them beside."""
+        own = dict(more or {})
+        if self.memory.budget and not self.memory.nbytes:  # room is counted for the first rows
+            first = batch.rows(slice(1))
+            features = self._features(learner, first) if self.cleaning.looks_at_features else None
+            own |= self.cleaning.columns(self.kept(first), features)
+        super().check(learner, batch, own, wider)
 
     @torch.no_grad()
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:

@@ -27,9 +27,12 @@ class DER(Replay):
     they count as equal in the mean.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or the bytes that they may take.
         strength: alpha in the paper.
         **settings: as in `Replay`.
+
+    Raises:
+        BudgetTooSmall: from the step, when outputs have become too wide for the bytes given.
 
     Example:
         >>> DER(capacity=200, strength=0.5).strength
@@ -60,10 +63,12 @@ class DER(Replay):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Squared distance between the outputs now and then."""
-        del learner, batch
         if not isinstance(output, Tensor) or output.ndim != 2:
             told = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InvalidBatch(f"the output is {told}; this keeps outputs of shape (rows, classes)")
+        if output.shape[1] > self.width:
+            logits = output.new_empty(batch.new, output.shape[1], dtype=torch.float32)
+            self.check(learner, batch, {"logits": logits}, wider="logits")
         if self._logits is None:
             return 0.0
         rows, then = self._logits

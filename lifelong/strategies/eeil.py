@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
@@ -36,6 +36,8 @@ class EEIL(Replay):
         >>> EEIL(capacity=500).memory.policy.name
         'balanced'
     """
+
+    only_read: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __init__(
         self,

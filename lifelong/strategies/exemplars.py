@@ -72,30 +72,41 @@ class Exemplars(Replay):
     @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Choose exemplars of the classes that the task brought, and let the others give way."""
-        batches = list(data)
-        new = [self.kept(batch) for batch in batches]
-        columns = {name: torch.cat([part[name] for part in new]) for name in new[0]}
+        parts = [self.kept(batch) for batch in data]
+        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         if columns["y"].ndim != 1 or columns["y"].is_floating_point():
             raise InvalidBatch(
                 f"y is {columns['y'].dtype} of shape {tuple(columns['y'].shape)}, no classes to "
                 "choose exemplars of; take Replay, whose reservoir needs none"
             )
-        classes = columns["y"].cpu()
-        ranked = {**columns, "rank": torch.zeros(len(classes), dtype=torch.int32)}
-        self.memory.reserve(ranked, len(torch.unique(classes)))
-        held = self.memory.all()
-        kept = {name: torch.cat((held[name], columns[name].to(held[name]))) for name in columns}
-        y, old = kept["y"].cpu(), len(self.memory)
-        rank = torch.cat((held["rank"].cpu(), torch.arange(old, len(y))))
-        features = self._features(learner, batch_of_columns(kept))
-        chosen = self._choose(y, rank, old, features)
-        order = torch.cat([torch.arange(len(rows), dtype=torch.int32) for rows in chosen])
+        columns["rank"] = torch.zeros(len(columns["y"]), dtype=torch.int32)
+        self.memory.reserve(columns, len(torch.unique(columns["y"])))
+        old, new = self.memory.column("y").cpu(), columns["y"].cpu()
+        rank = torch.cat((self.memory.column("rank").cpu(), columns["rank"]))
+        features = self._features(learner, batch_of_columns(columns))
+        again = torch.nonzero(torch.isin(old, new)).flatten()
+        before = features.new_zeros(len(old), features.shape[1])  # of other classes none is asked
+        if len(again):
+            before[again] = self._features(learner, batch_of_columns(self.memory.read(again)))
+        chosen = self._choose(torch.cat((old, new)), rank, len(old), torch.cat((before, features)))
+        for rows in chosen:
+            rank[rows] = torch.arange(len(rows), dtype=torch.int32)
         index = torch.cat(chosen)
-        best = {name: column[index.to(column.device)] for name, column in kept.items()}
-        self.memory.refill({**best, "rank": order}, best["y"], self.generator)
+        keep, take = index[index < len(old)], index[index >= len(old)] - len(old)
+        columns = {name: column[take.to(column.device)] for name, column in columns.items()}
+        columns["rank"] = rank[take + len(old)]
+        self.memory.refill(columns, None, self.generator, keep)
+        self.memory.write(torch.arange(len(keep)), {"rank": rank[keep]})
 
     def _choose(self, y: Tensor, rank: Tensor, old: int, features: Tensor) -> list[Tensor]:
-        """Choose rows of each class, best first: of classes without new rows, the first held."""
+        """Choose rows of each class, best first: of classes without new rows, the first held.
+
+        Args:
+            y: (rows,) of those held and the new ones.
+            rank: (rows,) the order in which those held were chosen.
+            old: how many are held.
+            features: (rows, features), of classes with new rows.
+        """
         labels, wanted = torch.unique(y, return_counts=True)
         before = torch.bincount(torch.searchsorted(labels, y[:old]), minlength=len(labels))
         room = shares(wanted.numpy(), before.numpy(), self.memory.capacity)

@@ -95,7 +95,8 @@ class Feedback:
         """Split a batch of new rows into those to learn from and those held out.
 
         Raises:
-            InvalidBatch: rows have been appended already, whose places would change.
+            InvalidBatch: rows have been appended already, whose places would change, or those
+                held out cannot be kept.
         """
         if len(batch) > batch.new:
             raise InvalidBatch(
@@ -106,14 +107,15 @@ class Feedback:
         out &= batch.key != -1
         if not 0 < int(out.sum()) < len(batch):
             return batch, None
-        return batch.rows(~out), batch.rows(out)
+        rows = batch.rows(out)
+        self.held.check(_columns(rows))
+        return batch.rows(~out), rows
 
     def keep(self, rows: Batch, period: int, generator: torch.Generator) -> None:
         """Offer held-out rows of the period between two consolidations to the memory."""
         marks = torch.full((len(rows),), period)
-        columns = {name: column for name, column in rows.columns() if name != "weight"}
-        columns |= {"period": marks, "right": torch.zeros(len(rows), dtype=torch.bool)}
-        self.held.add(columns, marks, generator)
+        more = {"period": marks, "right": torch.zeros(len(rows), dtype=torch.bool)}
+        self.held.add({**_columns(rows), **more}, marks, generator)
 
     def watch(self, learner: Learner, period: int) -> None:
         """Measure forgetting if it is time, and move the factor."""
@@ -165,6 +167,10 @@ class Feedback:
             raise StateMismatch("level and measured must be numbers in a state of Feedback")
         self.held.load_state_dict(state["held"])
         self.level, self.measured = state["level"], state["measured"]
+
+
+def _columns(rows: Batch) -> dict[str, Tensor]:
+    return {name: column for name, column in rows.columns() if name != "weight"}
 
 
 def _right(learner: Learner, held: dict[str, Tensor]) -> Tensor:

@@ -43,6 +43,7 @@ class GDumb(Replay):
     """
 
     state: ClassVar[tuple[str, ...]] = ("memory", "initial")
+    only_read: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __init__(
         self,

@@ -43,8 +43,8 @@ class ICaRL(Strategy):
         rows: how many to replay with each batch; None for as many as are new.
 
     Raises:
-        ValueError: the capacity or the number of rows is not positive; when a task ends, fewer
-            exemplars than classes.
+        ValueError: the capacity or the number of rows is no positive number; when a task ends,
+            fewer exemplars than classes.
 
     Example:
         >>> ICaRL(capacity=200).exemplars
@@ -55,6 +55,11 @@ class ICaRL(Strategy):
     row_losses = True
 
     def __init__(self, capacity: int = 500, *, rows: int | None = None) -> None:
+        if not isinstance(capacity, int):
+            raise ValueError(
+                f"capacity is {capacity!r}; ICaRL shares out exemplars, so give how many, or take "
+                "Exemplars, whose memory may be so many bytes"
+            )
         if capacity < 1 or (rows is not None and rows < 1):
             raise ValueError(f"capacity is {capacity} and rows {rows}; both must be 1 or more")
         self.capacity = capacity

@@ -78,9 +78,9 @@ class Prioritized(Replay):
         """Append rows drawn by their scores, with the weights that make up for it."""
         self.check(learner, batch)
         self._slots, self._scores = self._slots[:0], None
-        held = len(self.memory)
-        if not held:
+        if not self.due(learner):
             return batch
+        held = len(self.memory)
         chance = self._chances()
         spots = torch.rand(self.rows or batch.new, generator=self.generator, dtype=torch.float64)
         # Rounding may leave the sum below 1, and a spot beyond it.
@@ -96,14 +96,19 @@ class Prioritized(Replay):
 
     @torch.no_grad()
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
-        """Add nothing; look at how hard the replayed rows are."""
+        """Add nothing; look at how hard the replayed rows are, if there are any."""
+        if not len(self._slots):
+            return 0.0
         if self.score == "entropy":
             logs = output[self._drawn].float().log_softmax(1)  # (rows, classes, ...)
             entropy = -(logs.exp() * logs).sum(1)
             self._scores = entropy if entropy.ndim == 1 else entropy.flatten(1).mean(1)
             return 0.0
-        losses = learner.loss(output, replace(batch, weight=None))
-        self._scores = losses[self._drawn]
+        if isinstance(output, Tensor):
+            drawn = replace(batch.rows(self._drawn), weight=None)
+            self._scores = learner.loss(output[self._drawn], drawn)
+        else:  # of several outputs only the loss knows which rows are whose
+            self._scores = learner.loss(output, replace(batch, weight=None))[self._drawn]
         return 0.0
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -67,6 +68,7 @@ class Replay(Strategy):
         self.by = by
         self.every = every
         self.memory = Memory(capacity, policy, device=device, path=path, store=store)
+        self._counted = 0, 0  # of how many tasks the classes have been counted, and how many
 
     @property
     def capacity(self) -> int | str:
@@ -78,7 +80,7 @@ class Replay(Strategy):
         """Append rows from the memory.
 
         Raises:
-            InvalidBatch: the new rows could not be kept, for their columns or their groups.
+            InvalidBatch: the new rows could not be kept, for their columns, values or groups.
             BudgetTooSmall: the memory has no room for a row of each class, or task.
         """
         drawn = self.draw(learner, batch)
@@ -102,19 +104,36 @@ class Replay(Strategy):
         of so many. Empty where this batch is to be learned alone.
         """
         self.check(learner, batch)
-        if len(self.memory) == 0 or (learner.batches + 1) % self.every:
+        if not self.due(learner):
             return {}
         drawn = self.memory.draw(rows or self.rows or batch.new, self.generator, times)
         return {name: column.to(learner.device) for name, column in drawn.items()}
 
-    def check(self, learner: Learner, batch: Batch) -> None:
+    def due(self, learner: Learner) -> bool:
+        """Tell whether the next batch is one to replay with, and there are rows for it."""
+        return len(self.memory) > 0 and (learner.batches + 1) % self.every == 0
+
+    def check(
+        self,
+        learner: Learner,
+        batch: Batch,
+        more: Mapping[str, Tensor] | None = None,
+        wider: str | None = None,
+    ) -> None:
         """Make sure that the new rows of a batch can be kept.
 
+        Args:
+            learner: which learns from the batch.
+            batch: whose new rows are to be kept.
+            more: examples of the columns that are kept beside those of the batch.
+            wider: which of them the memory will be widened for.
+
         Raises:
-            InvalidBatch: they cannot, for their columns or their groups.
+            InvalidBatch: they cannot, for their columns, their values or their groups.
             BudgetTooSmall: the memory has no room for a row of each class, or task.
         """
-        self.memory.check(self.kept(batch), self._groups(learner, batch))
+        columns = {**self.kept(batch), **(more or {})}
+        self.memory.check(columns, self.groups(learner, batch), wider)
         grouped = self.by == "class" and self.memory.policy.name in ("ring", "balanced")
         if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
             raise InvalidBatch(
@@ -132,12 +151,19 @@ class Replay(Strategy):
         """Take the columns of the new rows of a batch that the memory keeps."""
         return {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}
 
-    def _groups(self, learner: Learner, batch: Batch) -> int:
-        """Count what a memory of so many bytes must hold a row of."""
+    def groups(self, learner: Learner, batch: Batch) -> int:
+        """Count the classes or tasks of which a memory of so many bytes must hold a row each.
+
+        Where no task tells its classes, those of the batch that its room is counted for will do.
+        """
         if self.memory.budget is None:
             return 1
         if self.by == "task":
             return len(learner.tasks)
-        told = {label for task in learner.tasks for label in task.classes}
+        if self._counted[0] != len(learner.tasks):
+            told = {label for task in learner.tasks for label in task.classes}
+            self._counted = len(learner.tasks), len(told)
+        if self._counted[1] or self.memory.nbytes:
+            return self._counted[1] or 1
         whole = batch.y.ndim == 1 and not batch.y.is_floating_point()
-        return len(told) or (torch.unique(batch.y[: batch.new]).numel() if whole else 1)
+        return torch.unique(batch.y[: batch.new]).numel() if whole else 1

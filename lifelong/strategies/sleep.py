@@ -58,6 +58,7 @@ class Sleep(Strategy):
     """
 
     state: ClassVar[tuple[str, ...]] = ("kept", "awoke", "width", "memory")
+    only_read: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __init__(
         self,
@@ -94,14 +95,20 @@ class Sleep(Strategy):
         self.width = 0
         """How many outputs it had."""
 
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
+        """Add nothing; make sure that the new rows, as all strategies leave them, can be kept."""
+        del learner, output
+        if not self._borrowed:
+            self.memory.check(_new(batch))
+        return 0.0
+
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Keep the new rows, and pruned weights at 0."""
         del output
         self._hold(learner)
         if self._borrowed:
             return
-        new = [(name, column[: batch.new]) for name, column in batch.columns()]
-        columns = {name: column for name, column in new if name != "weight"}
+        columns = _new(batch)
         classes = batch.y.ndim == 1 and not batch.y.is_floating_point()
         group = columns["y" if classes else "task"]
         self.memory.add(columns, group, self.generator)
@@ -175,3 +182,8 @@ class Sleep(Strategy):
             weights: list[Tensor] = [learner.parameters[name] for name in self.kept]
             masks: list[Tensor] = list(self.kept.values())
             torch._foreach_mul_(weights, masks)
+
+
+def _new(batch: Batch) -> dict[str, Tensor]:
+    """Take the columns of the new rows that are kept."""
+    return {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}

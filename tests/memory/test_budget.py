@@ -162,3 +162,35 @@ def test_rows_too_large_for_the_machine_are_explained():
 def test_other_errors_are_not_taken_for_a_lack_of_room():
     with pytest.raises(ValueError, match=r"^of another kind"), room_for(3):
         raise ValueError("of another kind")
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("batches", [3, 4, 5, 6, 7, 8])
+def test_shrinking_a_little_leaves_policy_and_rows_of_one_size(policy, batches):
+    memory, chance = Memory("5000B", policy), torch.Generator().manual_seed(0)
+    for start in range(0, 50 * batches, 50):
+        offered = columns(start, start + 50)
+        memory.add(offered, torch.zeros_like(offered["y"]), chance)
+    for width in (5, 6, 7):
+        memory.widen("logits", width, 0.0)
+        assert len(memory) == memory.capacity == memory.policy.capacity
+        assert memory.capacity == 5000 // (10 + 8 + 8 + 4 * width)
+        assert memory.nbytes <= 5000
+        offered = columns(900, 950, width)
+        memory.add(offered, torch.zeros_like(offered["y"]), chance)
+
+
+def test_a_column_that_cannot_be_widened_leaves_all_rows():
+    memory = filled("260B", "balanced")  # six rows
+    before = memory.state_dict()
+    for name, width in (("logits", 2), ("other", 9), ("logits", 100)):
+        with pytest.raises((ValueError, BudgetTooSmall)):
+            memory.widen(name, width, 0.0)
+        assert str(memory.state_dict()) == str(before)
+
+
+def test_a_check_counts_a_column_that_will_be_wider():
+    memory = filled("260B", "balanced")
+    memory.check({"logits": torch.zeros(1, 10)}, groups=3, wider="logits")
+    with pytest.raises(BudgetTooSmall, match="at least 330"):
+        memory.check({"logits": torch.zeros(1, 10)}, groups=5, wider="logits")

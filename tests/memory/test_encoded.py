@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lifelong.core.errors import InvalidBatch, StateMismatch, UnknownName
-from lifelong.memory import CODECS, Bytes, Int8, Memory
+from lifelong.memory import CODECS, POLICIES, Bytes, Int8, Jpeg, Memory
 
 
 def columns(start: int, stop: int, images: bool = False) -> dict[str, torch.Tensor]:
@@ -109,3 +109,96 @@ def test_wrong_use_is_refused():
             Memory(4, store="int8").load_state_dict(wrong)
     with pytest.raises(StateMismatch):
         Memory(4).load_state_dict(state)
+
+
+def states_equal(one: dict, other: dict) -> bool:
+    return str(one) == str(other)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("store", ["uint8", "jpeg"])
+@pytest.mark.parametrize("capacity", [40, "4KB"])
+def test_rows_that_cannot_be_stored_change_nothing(policy, store, capacity):
+    codec = Jpeg(share=0.14) if store == "jpeg" else store
+    memory, chance = Memory(capacity, policy, store=codec), torch.Generator().manual_seed(0)
+    noise = torch.randint(2, (30, 3, 8, 8), generator=chance, dtype=torch.uint8) * 255
+    bad = columns(30, 60, store == "jpeg")
+    bad["x"] = noise if store == "jpeg" else bad["x"] * 2
+    good = [columns(start, start + 30, store == "jpeg") for start in (0, 30, 60)]
+    for rows in good:
+        before = memory.state_dict(), memory.capacity, chance.get_state()
+        for _ in range(2):
+            with pytest.raises(InvalidBatch, match=r"outside of 0 to 1|poorest JPEG"):
+                memory.add(bad, bad["y"], chance)
+        assert states_equal(memory.state_dict(), before[0])
+        assert memory.capacity == before[1]
+        assert torch.equal(chance.get_state(), before[2])
+        memory.add(rows, rows["y"], chance)
+        held = memory.all()
+        like = {int(k): x for part in good for k, x in zip(part["key"], part["x"], strict=True)}
+        for key, x in zip(held["key"].tolist(), held["x"], strict=True):
+            assert (x.float() - like[key].float()).abs().max() < (30 if store == "jpeg" else 0.005)
+
+
+@pytest.mark.parametrize(
+    ("store", "bad", "told"),
+    [
+        ("uint8", 1.5, "outside of 0 to 1"),
+        ("uint8", float("nan"), "outside of 0 to 1"),
+        ("int8", float("inf"), "NaN or infinite"),
+        ("fp16", 1e6, "65504"),
+    ],
+)
+def test_a_check_looks_at_values_before_and_after_the_first_rows(store, bad, told):
+    memory = Memory(20, store=store)
+    wrong = columns(0, 5)
+    wrong["x"] = torch.full_like(wrong["x"], bad)
+    for _ in range(2):
+        memory.check(columns(0, 5))
+        with pytest.raises(InvalidBatch, match=told):
+            memory.check(wrong)
+        memory.add(columns(0, 30), None, torch.Generator())
+    with pytest.raises(InvalidBatch, match="cannot be stored as 'jpeg'"):
+        Memory(20, store="jpeg").check(columns(0, 5))
+
+
+@pytest.mark.parametrize(
+    ("saved", "other"), [(Bytes(-1, 1), Bytes()), ("int8", "uint8"), (Jpeg(0.5), Jpeg(0.505))]
+)
+@pytest.mark.parametrize("capacity", [20, "10KB"])
+def test_a_state_of_another_codec_or_range_is_refused(saved, other, capacity):
+    memory = Memory(capacity, store=saved)
+    memory.add(columns(0, 30, isinstance(saved, Jpeg)), None, torch.Generator())
+    for rows in (columns(0, 9, isinstance(saved, Jpeg)), None):
+        twin = Memory(capacity, store=other)
+        if rows:
+            twin.add(rows, None, torch.Generator())
+        before = twin.state_dict()
+        with pytest.raises(StateMismatch, match="store"):
+            twin.load_state_dict(memory.state_dict())
+        assert states_equal(twin.state_dict(), before)
+    same = Memory(capacity, store=saved)
+    same.load_state_dict(memory.state_dict())
+    assert torch.equal(same.all()["x"], memory.all()["x"])
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("store", [None, "jpeg"])
+def test_refilling_keeps_rows_as_they_are_stored(policy, store):
+    memory, chance = Memory(20, policy, store=store), torch.Generator().manual_seed(0)
+    first = columns(0, 20, images=True)
+    memory.add(first, first["y"], chance)
+    keep = torch.tensor([7, 3, 12])
+    before = {name: memory.column(name)[keep] for name in first}
+    more = columns(50, 60, images=True)
+    memory.refill(more, torch.cat((before["y"], more["y"])), chance, keep)
+    slot_of = {key: slot for slot, key in enumerate(memory.column("key").tolist())}
+    assert sorted(slot_of) == sorted([*before["key"].tolist(), *more["key"].tolist()])
+    slots = [slot_of[key] for key in before["key"].tolist()]
+    for name, column in before.items():
+        assert torch.equal(memory.column(name)[slots], column)
+    state = memory.state_dict()
+    for wrong, stay in ((columns(0, 3), keep), (more, torch.tensor([13]))):
+        with pytest.raises((InvalidBatch, ValueError)):
+            memory.refill(wrong, None, chance, stay)
+    assert states_equal(memory.state_dict(), state)

@@ -6,6 +6,7 @@ from strategy_models import Capture, batches_of, copied, growing, learn, learner
 from torch.nn import functional as F
 
 from lifelong import Batch, BiC, TaskSpec
+from lifelong.core.errors import BudgetTooSmall
 from lifelong.strategies.bic import DAMPING, fitted, scattered
 
 
@@ -114,3 +115,19 @@ def test_both_memories_can_lie_in_files(tmp_path):
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="at least one row to learn from"):
         BiC(**settings)
+
+
+def test_bytes_are_shared_by_both_memories():
+    bic = BiC("2KB", validation=0.25, store="fp16")
+    learner = learner_of(bic)
+    for batch in batches_of(60):
+        learner.observe(batch)
+    learner.consolidate(batches_of(2))
+    row = 3 * 2 + 3 * 8
+    assert len(bic.memory) == bic.memory.capacity == 1500 // row
+    assert len(bic.aside) == bic.aside.capacity == 500 // row
+    small = learner_of(BiC("800B"))
+    small.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    with pytest.raises(BudgetTooSmall, match="4 classes"):
+        small.observe(batches_of(1)[0])
+    assert small.batches == 0

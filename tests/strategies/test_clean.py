@@ -3,8 +3,8 @@ import torch
 from strategy_models import batches_of, learner_of
 from torch.nn import functional as F
 
-from lifelong import Batch, CleanReplay
-from lifelong.core.errors import InvalidBatch
+from lifelong import Batch, CleanReplay, TaskSpec
+from lifelong.core.errors import BudgetTooSmall, InvalidBatch
 
 
 def test_what_comes_again_is_learned_from_but_kept_once():
@@ -79,3 +79,17 @@ def test_what_does_not_suit_is_refused_before_the_step():
     assert whole.batches == targets.batches == 0
     with pytest.raises(ValueError, match="near is 2"):
         CleanReplay(9, near=2)
+
+
+@pytest.mark.parametrize(("settings", "more"), [({}, 8), ({"near": 0.9}, 8 + 2 * 5)])
+def test_what_is_kept_beside_rows_counts_before_the_first_step(settings, more):
+    row = 3 * 4 + 3 * 8 + more
+    learner = learner_of(strategy := CleanReplay(f"{4 * row - 1}B", **settings))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    with pytest.raises(BudgetTooSmall, match=f"at least {4 * row} bytes"):
+        learner.observe(batches_of(1)[0])
+    assert learner.batches == 0
+    learner = learner_of(strategy := CleanReplay(f"{4 * row}B", **settings))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    learner.observe(batches_of(1)[0])
+    assert (strategy.memory.capacity, strategy.memory.nbytes) == (4, 4 * row)

@@ -16,7 +16,7 @@ from strategy_models import mlp as fixed
 from torch.nn import functional as F
 
 from lifelong import DER, Batch, DERpp, Learner, Replay, TaskSpec
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import BudgetTooSmall, InvalidBatch
 
 
 class Witness(Capture):
@@ -207,3 +207,39 @@ def test_outputs_that_are_no_rows_of_classes_are_refused_before_the_step(kind):
     with pytest.raises(InvalidBatch, match=r"the output is \(3,\); this keeps outputs of shape"):
         learner.observe(Batch.of(torch.zeros(3, 4), torch.zeros(3)))
     assert learner.steps == 0
+
+
+@pytest.mark.parametrize("policy", ["balanced", "ring", "reservoir"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_head_that_grows_makes_rows_leave_and_learning_goes_on(policy, seed):
+    der = DER("5000B", policy=policy, by="task")
+    learner = learner_of(der, growing)
+    for task in range(3):
+        classes = (2 * task, 2 * task + 1)
+        batches = batches_of(15, rows=16, classes=classes, task=task, seed=seed)
+        learn(learner, task, batches, classes)
+        width = 2 * task + 2
+        assert der.memory.capacity == der.memory.policy.capacity == 5000 // (36 + 4 * width)
+        assert der.memory.nbytes <= 5000
+
+
+def test_the_answers_count_towards_the_bytes_before_the_first_step():
+    # With the 36 bytes of a row alone, two would have fitted.
+    learner = learner_of(DER("80B"), growing)
+    learner.begin_task(TaskSpec(0, (0, 1)))
+    with pytest.raises(BudgetTooSmall, match="at least 88 bytes"):
+        learner.observe(batches_of(1, classes=(0, 1))[0])
+    assert learner.steps == 0
+
+
+@pytest.mark.parametrize("kind", [DER, DERpp])
+def test_answers_that_become_too_wide_are_refused_before_the_step(kind):
+    strategy = kind("90B", by="task")
+    learner = learner_of(strategy, growing)
+    learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    before = learner.state_dict()
+    for _ in range(2):
+        with pytest.raises(BudgetTooSmall, match="at least 104 bytes"):
+            learner.observe(batches_of(1, classes=(2, 3), task=1)[0])
+    assert str(learner.state_dict()) == str(before)

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from lifelong import Batch, Exemplars
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, UnknownName
 from lifelong.core.features import tapped
-from lifelong.memory import SELECTIONS
+from lifelong.memory import SELECTIONS, Jpeg
+from lifelong.nets import Pixels
 
 
 def by_hand(learner, batches, label, count, select):
@@ -98,3 +99,37 @@ def test_wrong_use_is_refused():
     with pytest.raises(BudgetTooSmall, match="4 classes"):
         learner.end_task(batches_of(9))
     assert len(learner.strategies[0].memory) == 0
+
+
+def test_rows_that_stay_are_not_coded_anew():
+    shape = (3, 16, 16)
+    images = torch.nn.Sequential(Pixels(), torch.nn.Flatten(), torch.nn.Linear(768, 20))
+    strategy = Exemplars(40, store="jpeg")
+    learner = learner_of(strategy, lambda: images)
+    chance, stored, given = torch.Generator().manual_seed(0), {}, {}
+    for task in range(9):
+        x = torch.randint(256, (16, *shape), generator=chance, dtype=torch.uint8)
+        key = torch.arange(16) + 16 * task
+        given |= dict(zip(key.tolist(), x, strict=True))
+        y = torch.arange(16) % 2 + 2 * task
+        y[:2] = 0  # a class that comes again has its old rows and new ones to choose from
+        learn(learner, task, [Batch.of(x, y, task, key)])
+        held = zip(strategy.memory.column("key").tolist(), strategy.memory.column("x"), strict=True)
+        for number, image in held:
+            assert torch.equal(stored.setdefault(number, image), image)
+    coded = Jpeg().encode(torch.stack([given[number] for number in stored]))
+    assert torch.equal(coded, torch.stack(list(stored.values())))
+    assert set(strategy.memory.column("y").tolist()) == set(range(18))
+
+
+def test_choosing_that_fails_when_rows_are_stored_loses_nothing():
+    strategy = Exemplars(8, store="uint8")
+    learner = learner_of(strategy)
+    rows = [Batch.of(b.x.sigmoid(), b.y, b.task, b.key) for b in batches_of(4)]
+    learn(learner, 0, rows)
+    before = strategy.memory.state_dict()
+    learner.begin_task(1)
+    with pytest.raises(InvalidBatch, match="outside of 0 to 1"):
+        learner.end_task(batches_of(4, task=1))
+    assert str(strategy.memory.state_dict()) == str(before)
+    assert len(strategy.memory) == 8

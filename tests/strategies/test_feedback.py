@@ -158,3 +158,14 @@ def test_targets_that_are_no_classes_are_refused():
 def test_settings_out_of_range_are_refused_by_name(given, told):
     with pytest.raises(ValueError, match=told):
         Feedback(**given)
+
+
+def test_held_out_rows_that_cannot_be_kept_are_refused_before_the_step():
+    feedback = Feedback(share=0.5)
+    held = feedback.withhold(keyed(40))[1]
+    assert held is not None
+    feedback.keep(held, 0, torch.Generator())
+    wrong = keyed(40)
+    wrong = Batch.of(wrong.x.double(), wrong.y, key=wrong.key)
+    with pytest.raises(InvalidBatch, match="column 'x'"):
+        feedback.withhold(wrong)

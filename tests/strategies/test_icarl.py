@@ -189,3 +189,8 @@ def test_a_damaged_state_is_refused():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="both must be 1 or more"):
         ICaRL(**settings)
+
+
+def test_bytes_are_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"capacity is '10MB'.*take Exemplars"):
+        ICaRL("10MB")

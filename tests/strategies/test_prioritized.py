@@ -101,3 +101,44 @@ def test_wrong_use_is_refused():
     with pytest.raises(InvalidBatch, match="a scalar; Prioritized cannot do"):
         learner.observe(batches_of(1)[0])
     assert learner.batches == 0
+
+
+@pytest.mark.parametrize("score", ["loss", "entropy"])
+def test_rows_are_drawn_and_looked_at_with_every_so_many_th_batch(score):
+    strategy, seen = Prioritized(50, every=3, score=score), Capture()
+    counted = []
+
+    def loss(output, batch):
+        counted.append(len(output))
+        return F.cross_entropy(output, batch.y, reduction="none")
+
+    learner = learner_of([strategy, seen], loss=loss)
+    rated = []
+    for batch in batches_of(9):
+        before = strategy.memory.policy.scores
+        learner.observe(batch)
+        rated.append(not torch.equal(before, strategy.memory.policy.scores[: len(before)]))
+    assert [len(batch) for batch in seen.batches] == [6, 6, 12] * 3
+    assert rated == [False, False, True] * 3
+    looked = [6] if score == "loss" else []  # at replayed rows alone
+    assert counted == [6, 6, 12, *looked] * 3
+
+
+def test_a_loss_of_several_outputs_ranks_rows_too():
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 4)
+
+        def forward(self, x):
+            return {"one": self.layer(x), "half": self.layer(x) / 2}
+
+    strategy = Prioritized(50)
+    learner = learner_of(
+        strategy,
+        Both,
+        loss=lambda out, batch: F.cross_entropy(out["one"], batch.y, reduction="none"),
+    )
+    for batch in batches_of(3):
+        learner.observe(batch)
+    assert strategy.memory.policy.scores.max() > 0

@@ -4,8 +4,8 @@ from strategy_models import Capture, batches_of, learn, learner_of
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import Batch, Learner, Replay
-from lifelong.core.errors import InvalidBatch, UnknownName
+from lifelong import Batch, Learner, Replay, TaskSpec
+from lifelong.core.errors import BudgetTooSmall, InvalidBatch, UnknownName
 
 
 def test_the_loss_is_the_mean_over_new_and_replayed_rows():
@@ -169,3 +169,44 @@ def test_rows_that_cannot_be_kept_are_refused_with_every_batch():
     learner.observe(batches_of(1)[0])
     with pytest.raises(InvalidBatch, match="column 'x'"):
         learner.observe(Batch.of(torch.zeros(2, 3, 1), torch.tensor([0, 1])))
+
+
+@pytest.mark.parametrize("store", ["uint8", "int8", "fp16"])
+def test_values_that_cannot_be_stored_are_refused_before_the_step(store):
+    learner = learner_of(Replay(20, store=store))
+    good, bad = Batch.of(torch.rand(8, 3), torch.zeros(8).long()), torch.full((8, 3), 1e9)
+    bad[0, 0] = torch.inf
+    for batches in (0, 1):
+        before = learner.state_dict()
+        with pytest.raises(InvalidBatch, match="store"):
+            learner.observe(Batch.of(bad, torch.zeros(8).long()))
+        assert str(learner.state_dict()) == str(before)
+        assert learner.batches == batches
+        learner.observe(good)
+
+
+def test_inputs_that_a_codec_is_not_for_are_refused_before_the_first_step():
+    learner = learner_of(Replay(20, store="jpeg"))
+    with pytest.raises(InvalidBatch, match="cannot be stored as 'jpeg'"):
+        learner.observe(batches_of(1)[0])
+    assert learner.steps == 0
+
+
+def test_classes_are_counted_once_a_task_and_not_looked_for_in_every_batch(monkeypatch):
+    strategy, asked = Replay("2KB"), []
+    unique = torch.unique
+    monkeypatch.setattr(
+        "lifelong.strategies.replay.torch.unique",
+        lambda *a, **k: asked.append(1) or unique(*a, **k),
+    )
+    learner = learner_of(strategy)
+    for batch in batches_of(5):
+        learner.observe(batch)
+    assert len(asked) <= 2  # for the check, and for the room, of the first batch
+    room = strategy.memory.capacity
+    learner.begin_task(TaskSpec(0, tuple(range(room))))
+    learner.observe(batches_of(1)[0])
+    learner.end_task(batches_of(1))
+    learner.begin_task(TaskSpec(1, (room,)))
+    with pytest.raises(BudgetTooSmall, match=f"{room + 1} classes"):
+        learner.observe(batches_of(1)[0])

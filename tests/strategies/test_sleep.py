@@ -2,13 +2,23 @@ import math
 
 import pytest
 import torch
-from strategy_models import batches_of, copied, expect_close, growing, learn, learner_of, multi_head
+from strategy_models import (
+    batches_of,
+    copied,
+    expect_close,
+    growing,
+    learn,
+    learner_of,
+    multi_head,
+    seeded,
+)
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
-from lifelong import EWC, Batch, Replay, Sleep, Strategy
+from lifelong import EWC, Batch, Latents, Learner, Replay, Sleep, Strategy
 from lifelong.core.errors import InvalidBatch, NonFiniteLoss
+from lifelong.nets import LatentModel
 from lifelong.strategies.teacher import softened
 
 
@@ -222,3 +232,27 @@ def test_targets_that_are_no_classes_want_no_distillation():
 def test_settings_out_of_range_are_refused_by_name(settings, told):
     with pytest.raises(ValueError, match=told):
         Sleep(**settings)
+
+
+def test_rows_that_cannot_be_kept_are_refused_before_the_step():
+    class Cast(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.float().view(-1, 3))
+
+    learner = learner_of(Sleep(20, steps=1), lambda: Cast(3, 4))
+    learner.observe(batches_of(1)[0])
+    before = learner.state_dict()
+    for wrong in (torch.zeros(4, 3).double(), torch.zeros(4, 1, 3)):
+        with pytest.raises(InvalidBatch, match="column 'x'"):
+            learner.observe(Batch.of(wrong, torch.zeros(4).long()))
+    assert str(learner.state_dict()) == str(before)
+
+
+def test_latents_are_slept_on_though_it_is_first():
+    make = lambda: LatentModel(nn.Linear(3, 5), nn.Linear(5, 4))  # noqa: E731
+    net = seeded(make)
+    rest = [p for p in net.parameters() if p.requires_grad]
+    sleep = Sleep(20, steps=2)
+    learner = Learner(net, torch.optim.SGD(rest, lr=0.1), [sleep, Latents()])
+    learn(learner, 0, batches_of(3))
+    assert sleep.memory.all()["x/latent"].shape == (18, 5)
