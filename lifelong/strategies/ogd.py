@@ -28,9 +28,13 @@ class OGD(Strategy):
 
     The authors keep 200 directions of every task; here the tasks share what is kept, so that
     memory is bounded: `directions` times the number of weights. When a task ends, each task before
-    gives up directions at random. The rows themselves are not kept. Gradients are
-    orthogonalised twice against those kept, and with each other by QR; those that add nothing are
-    left out. The gradient is orthogonal; momentum, Adam and weight decay may step elsewhere.
+    gives up directions at random. Gradients are orthogonalised twice against those kept, and with
+    each other by QR; those that add nothing are left out. The gradient is orthogonal; momentum,
+    Adam and weight decay may step elsewhere.
+
+    A gradient of one row gives the row away, so directions are personal data as rows are. The
+    directions of a task are mixtures of its rows' gradients, made orthogonal to those of the tasks
+    before; so `forget` drops all those of a task that a row is of, and of the tasks after it.
 
     Args:
         directions: how many to keep of all tasks together.
@@ -43,7 +47,7 @@ class OGD(Strategy):
         torch.Size([0, 0])
     """
 
-    state: ClassVar[tuple[str, ...]] = ("basis", "owner", "spans", "tasks")
+    state: ClassVar[tuple[str, ...]] = ("basis", "owner", "spans", "tasks", "keys")
 
     def __init__(self, directions: int = 200) -> None:
         if directions < 1:
@@ -56,6 +60,8 @@ class OGD(Strategy):
         self.spans: dict[str, list[int]] = {}
         """Where in a row each parameter's weights start and stop."""
         self.tasks = 0
+        self.keys: list[Tensor] = []
+        """The ids of the rows that the directions of each task are of."""
         self._gradients = GroupGradients()
 
     @torch.no_grad()
@@ -93,6 +99,20 @@ class OGD(Strategy):
         self.basis = torch.cat((self.basis, new))
         self.owner = torch.cat((self.owner, self.owner.new_full((len(new),), self.tasks)))
         self.tasks += 1
+        self.keys = [*self.keys, rows.key[rows.key != -1]]
+
+    def forget(self, keys: Tensor) -> None:
+        """Drop the directions of the first task that has one of these rows, and of all after it."""
+        affected = [
+            task
+            for task, own in enumerate(self.keys)
+            if bool(torch.isin(own, keys.to(own.device)).any())
+        ]
+        if affected:
+            kept = self.owner < affected[0]
+            self.basis, self.owner = self.basis[kept], self.owner[kept]
+            nothing = [own[:0] for own in self.keys[affected[0] :]]
+            self.keys = [*self.keys[: affected[0]], *nothing]
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state.
