@@ -47,7 +47,7 @@ class OGD(Strategy):
         torch.Size([0, 0])
     """
 
-    state: ClassVar[tuple[str, ...]] = ("basis", "owner", "spans", "tasks", "keys")
+    state: ClassVar[tuple[str, ...]] = ("basis", "owner", "spans", "tasks", "keys", "origin")
 
     def __init__(self, directions: int = 200) -> None:
         if directions < 1:
@@ -60,8 +60,10 @@ class OGD(Strategy):
         self.spans: dict[str, list[int]] = {}
         """Where in a row each parameter's weights start and stop."""
         self.tasks = 0
-        self.keys: list[Tensor] = []
-        """The ids of the rows that the directions of each task are of."""
+        self.keys = torch.zeros(0, dtype=torch.int64)
+        """The ids of the rows that directions are, or once were, of."""
+        self.origin = torch.zeros(0, dtype=torch.int64)
+        """The number of the task that each of these rows is of."""
         self._gradients = GroupGradients()
 
     @torch.no_grad()
@@ -98,21 +100,19 @@ class OGD(Strategy):
         new = orthonormal(new, self.basis)
         self.basis = torch.cat((self.basis, new))
         self.owner = torch.cat((self.owner, self.owner.new_full((len(new),), self.tasks)))
+        known = rows.key[rows.key != -1]
+        self.keys = torch.cat((self.keys.to(known), known))
+        self.origin = torch.cat((self.origin.to(known), torch.full_like(known, self.tasks)))
         self.tasks += 1
-        self.keys = [*self.keys, rows.key[rows.key != -1]]
 
     def forget(self, keys: Tensor) -> None:
         """Drop the directions of the first task that has one of these rows, and of all after it."""
-        affected = [
-            task
-            for task, own in enumerate(self.keys)
-            if bool(torch.isin(own, keys.to(own.device)).any())
-        ]
-        if affected:
-            kept = self.owner < affected[0]
+        erased = self.origin[torch.isin(self.keys, keys.to(self.keys.device))]
+        if len(erased):
+            first = erased.min()
+            kept, left = self.owner < first, self.origin < first
             self.basis, self.owner = self.basis[kept], self.owner[kept]
-            nothing = [own[:0] for own in self.keys[affected[0] :]]
-            self.keys = [*self.keys[: affected[0]], *nothing]
+            self.keys, self.origin = self.keys[left], self.origin[left]
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state.
@@ -120,13 +120,18 @@ class OGD(Strategy):
         Raises:
             StateMismatch: the directions are not as many, or as long, as it says.
         """
-        if state.keys() >= {"basis", "owner", "spans"}:
+        if state.keys() >= {"basis", "owner", "spans", "keys", "origin"}:
             width = max((stop for _, stop in state["spans"].values()), default=0)
             found, told = tuple(state["basis"].shape), (len(state["owner"]), width)
             if found != told:
                 raise StateMismatch(
                     f"a basis of shape {found} in the state of OGD, which tells of {told}; "
                     "the state is damaged"
+                )
+            if state["keys"].shape != state["origin"].shape:
+                raise StateMismatch(
+                    f"{len(state['keys'])} keys in the state of OGD, for {len(state['origin'])} "
+                    "rows; the state is damaged"
                 )
         super().load_state_dict(state)
 
