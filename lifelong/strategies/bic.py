@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.features import head_of
 from lifelong.core.learner import Learner
+from lifelong.core.random import scattered
 from lifelong.memory import Memory
 from lifelong.nets.nearest_mean import linear_outputs
 from lifelong.strategies.replay import Replay
@@ -172,16 +173,3 @@ def _solved(
         solver.step(loss)  # type: ignore[no-untyped-call]
     alpha, beta = both.tolist()
     return alpha, beta
-
-
-def scattered(key: Tensor) -> Tensor:
-    """Give each id a number in [0, 1) that looks random and is always the same.
-
-    Example:
-        >>> key = torch.arange(1000)
-        >>> bool((scattered(key) == scattered(key)).all()), round(float(scattered(key).mean()), 1)
-        (True, 0.5)
-    """
-    mixed = key * -7046029254386353131  # 2**64 / golden ratio, as a signed number
-    mixed = (mixed ^ (mixed >> 32)) * -4658895280553007687
-    return ((mixed >> 40) & 0xFFFFFF).float() / 2**24

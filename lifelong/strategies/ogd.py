@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch, StateMismatch
-from lifelong.core.group_gradients import GroupGradients
+from lifelong.core.group_gradients import group_gradients
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import State, Strategy
 from lifelong.memory import Memory
@@ -64,7 +64,6 @@ class OGD(Strategy):
         """The ids of the rows that directions are, or once were, of."""
         self.origin = torch.zeros(0, dtype=torch.int64)
         """The number of the task that each of these rows is of."""
-        self._gradients = GroupGradients()
 
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
@@ -93,7 +92,7 @@ class OGD(Strategy):
             sample.add(columns, None, self.generator)
         rows = batch_of_columns(sample.all()).to(learner.device)
         weight = torch.ones(len(rows), 1, device=learner.device)
-        found = self._gradients(learner.model, rows, weight, _label_output, learner.parameters)
+        found = group_gradients(learner.model, rows, weight, _label_output, learner.parameters)
         self._widen(learner)
         self._thin(share)
         new = torch.cat([found[name].flatten(1).to(self.basis) for name in self.spans], 1)

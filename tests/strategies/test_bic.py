@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lifelong import Batch, BiC, TaskSpec
 from lifelong.nets import MLP, Classifier
-from lifelong.strategies.bic import DAMPING, LEAST, fitted, scattered
+from lifelong.strategies.bic import DAMPING, LEAST, fitted
 
 
 def objective(alpha, beta, logits, y, corrected):
@@ -126,14 +126,6 @@ def test_rows_without_ids_are_held_out_by_chance():
     for batch in batches_of(30, rows=20):
         learner.observe(Batch.of(batch.x, batch.y))
     assert 0.15 < bic.aside.seen / 600 < 0.35
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**62), st.floats(0.1, 0.9))
-def test_ids_in_a_row_are_scattered_evenly(first, part):
-    chance = scattered(torch.arange(2000) + first)
-    assert ((chance >= 0) & (chance < 1)).all()
-    assert abs(float((chance < part).float().mean()) - part) < 0.06
 
 
 def test_the_first_task_and_tasks_without_new_classes_are_not_corrected():
