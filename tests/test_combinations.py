@@ -4,17 +4,27 @@ import io
 
 import pytest
 import torch
+from torch import nn
 
 from lifelong import (
     DER,
+    DGR,
+    EEIL,
+    ERACE,
     EWC,
+    GEM,
     MAS,
+    MIR,
+    OGD,
     SI,
     Adaptive,
+    ClassBalanced,
     ClassRatio,
     DERpp,
     FeatureDistillation,
     Feedback,
+    GDumb,
+    ICaRL,
     LwF,
     MeanTeacher,
     PerTask,
@@ -26,10 +36,19 @@ from lifelong import (
 from lifelong.bench.hybrids import HYBRIDS
 from lifelong.bench.recipes import make
 from lifelong.checks import CHECKS
-from lifelong.checks.settings import SETTINGS, events_of, play, small_tasks
+from lifelong.checks.settings import (
+    HIDDEN,
+    INPUTS,
+    SETTINGS,
+    Setting,
+    events_of,
+    play,
+    small_tasks,
+)
 from lifelong.checks.states import difference
 from lifelong.core.strategy import Strategy
 from lifelong.memory import Memory
+from lifelong.nets import Classifier, GrowingHead, NearestMeanHead
 
 SMALL = {"capacity": 100}
 SETTINGS_OF = {"replay": SMALL, "der++": SMALL, "sleep": {**SMALL, "steps": 20, "rows": 16}}
@@ -104,6 +123,44 @@ def test_its_invariants_hold(name):
         modules = list(learner.model.modules())
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
         assert all(m.training for m in modules)
+
+
+def normed() -> nn.Module:
+    """A backbone with batch norm, and a head that predicts by class means where it is given any."""
+    backbone = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU())
+    return Classifier(backbone, NearestMeanHead(GrowingHead(HIDDEN)))
+
+
+SMALL_ONES = {
+    "features+mir": lambda: [FeatureDistillation(1.0), MIR(24, rows=4)],
+    "pooled+mir": lambda: [PooledDistillation(1.0), MIR(24, rows=4)],
+    "er-ace+class-balanced": lambda: [ERACE(24), ClassBalanced()],
+    "icarl+lwf": lambda: [ICaRL(24), LwF()],
+    "gem+si": lambda: [GEM(24), SI()],
+    "dgr+ewc": lambda: [DGR(width=16, strict=False), EWC(10.0)],
+    "er-ace+dgr": lambda: [ERACE(24), DGR(width=16, strict=False)],
+    "gdumb": lambda: [GDumb(24, epochs=1)],
+    "eeil+sleep": lambda: [EEIL(24, epochs=1), Sleep(24, steps=3)],
+    "ogd+mean teacher+replay": lambda: [MeanTeacher(), Replay(24), OGD(20)],
+}
+
+
+@pytest.mark.parametrize("name", SMALL_ONES)
+def test_with_batch_norm_and_class_means_it_resumes_and_leaves_nothing_behind(name):
+    setting = Setting("batch norm", normed)
+    events = events_of(small_tasks())
+    straight = setting.learner(SMALL_ONES[name])
+    for event in events:
+        event(straight)
+        modules = list(straight.model.modules())
+        assert all(m.training for m in modules)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+        assert all(p.isfinite().all() for p in straight.model.parameters())
+    stopped = play(setting.learner(SMALL_ONES[name]), events[:9])
+    resumed = setting.learner(SMALL_ONES[name], seed=1)
+    resumed.load_state_dict(stopped.state_dict())
+    play(resumed, events[9:])
+    assert difference(resumed.state_dict(), straight.state_dict()) is None
 
 
 def memories(strategies):

@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.errors import LifelongError
 from lifelong.core.forward import forward, wants_task
 from lifelong.core.undisturbed import undisturbed
 
@@ -19,7 +20,13 @@ RowValue: TypeAlias = Callable[[Any, Batch], Tensor]
 """`value(output, batch)`: a value for each row, such as its loss, (rows,); or a scalar."""
 
 
-class GroupGradients:
+def group_gradients(
+    model: nn.Module,
+    rows: Batch,
+    weight: Tensor,
+    value: RowValue,
+    parameters: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
     """Compute the gradient of each group's mean row value with respect to some parameters.
 
     g_t = d/dw of sum over rows n of group t of weight_n value_n / sum of the weights
@@ -27,48 +34,39 @@ class GroupGradients:
     The model is in eval mode, in the precision of its parameters, and left without a trace: rows
     do not mix, and no buffer or random state changes. All groups go through the model at once
     (`torch.func.vmap`), so that the work is about that of one gradient over all rows. A model that
-    vmap cannot follow is gone through group by group.
+    vmap cannot follow is gone through group by group. Which of the two is tried anew each time, so
+    that nothing depends on what went before; torch finds out within the forward pass.
+
+    Args:
+        model: called as learners do.
+        rows: of all groups, one group after the other, each of equally many rows.
+        weight: (groups, rows of a group), 0 for rows that only fill a group up.
+        value: of each row; a scalar is taken for the mean of the rows whose weight is not 0.
+        parameters: of the model, by name.
+
+    Returns:
+        (groups, *shape) for each parameter, by name.
+
+    Raises:
+        LifelongError, OutOfMemoryError: as they come, from either way.
 
     Example:
         >>> net = nn.Linear(2, 1, bias=False)
         >>> batch = Batch.of(torch.tensor([[1.0, 0.0], [0.0, 3.0]]), torch.zeros(2))
-        >>> groups = GroupGradients()
-        >>> first = groups(net, batch, torch.ones(2, 1), lambda out, rows: out[:, 0],
+        >>> first = group_gradients(net, batch, torch.ones(2, 1), lambda out, rows: out[:, 0],
         ...     dict(net.named_parameters()))
         >>> first["weight"].tolist()
         [[[1.0, 0.0]], [[0.0, 3.0]]]
     """
-
-    def __init__(self) -> None:
-        self._vmap_works = True
-
-    def __call__(
-        self,
-        model: nn.Module,
-        rows: Batch,
-        weight: Tensor,
-        value: RowValue,
-        parameters: Mapping[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Compute the gradients.
-
-        Args:
-            model: called as learners do.
-            rows: of all groups, one group after the other, each of equally many rows.
-            weight: (groups, rows of a group), 0 for rows that only fill a group up.
-            value: of each row; a scalar is taken for the mean of the rows whose weight is not 0.
-            parameters: of the model, by name.
-
-        Returns:
-            (groups, *shape) for each parameter, by name.
-        """
-        with undisturbed(model):
-            if self._vmap_works and len(weight) > 1:
-                try:
-                    return _batched(model, rows, weight, value, parameters)
-                except Exception:  # any kind: a model may do what vmap cannot follow; the loop can
-                    self._vmap_works = False
-            return _looped(model, rows, weight, value, parameters)
+    with undisturbed(model):
+        if len(weight) > 1:
+            try:
+                return _batched(model, rows, weight, value, parameters)
+            except (LifelongError, torch.OutOfMemoryError):
+                raise
+            except Exception:  # any other: a model may do what vmap cannot follow; the loop can
+                pass
+        return _looped(model, rows, weight, value, parameters)
 
 
 def _batched(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from lifelong.core.batch import Batch
 from lifelong.core.loss import explain_non_finite
@@ -43,6 +44,7 @@ class Guard:
         learner = self._learner
         self._generators = [(s.generator, s.generator.get_state()) for s in learner.strategies]
         self._counts = learner.batches, learner.pending
+        self._first_hook = RemovableHandle.next_id
         self._gradients: list[Tensor | None] | None = None
         if self._buffers:
             torch._foreach_copy_(self._kept_buffers, self._buffers)
@@ -65,6 +67,7 @@ class Guard:
             generator.set_state(state)
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._kept_buffers)
+        self._unhook()
         learner.optimizer.zero_grad()
         for parameter, gradient in zip(
             learner.parameters.values(), self._gradients or (), strict=False
@@ -73,6 +76,13 @@ class Guard:
         if learner._scaler is not None:
             # What it notes between unscaling and the step would make it refuse the next batch.
             learner._scaler._per_optimizer_states.clear()
+
+    def _unhook(self) -> None:
+        """Take off the model what the failing step has hooked on to it."""
+        for module in self._learner.model.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for number in [n for n in hooks if n >= self._first_hook]:
+                    del hooks[number]
 
     def watch_loss(self, loss: Tensor, batch: Batch, output: Any) -> None:
         """Look at the loss before the backward pass, or have it sent to the host meanwhile."""

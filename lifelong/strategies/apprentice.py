@@ -134,11 +134,14 @@ class Apprentice:
         net.load_state_dict(state["net"])
         parameters = dict(net.named_parameters())
         for name, tensor in state["average"].items():
-            self.average[name] = _fitting(tensor, parameters[name], f"average {name}")
+            own = parameters[name]
+            self.average[name] = _fitting(tensor, own.shape, own.device, f"average {name}")
         for name, moments in state["moments"].items():
             own = parameters[name]
             self.adam.state[own] = {
-                key: _fitting(tensor, own if tensor.ndim else tensor, f"{key} of {name}")
+                key: _fitting(
+                    tensor, own.shape if tensor.ndim else (), own.device, f"{key} of {name}"
+                )
                 for key, tensor in moments.items()
             }
 
@@ -149,9 +152,9 @@ class Apprentice:
         return self.net
 
 
-def _fitting(tensor: Tensor, own: Tensor, name: str) -> Tensor:
-    if tensor.shape != own.shape:
+def _fitting(tensor: Tensor, shape: tuple[int, ...], device: torch.device, name: str) -> Tensor:
+    if tensor.shape != shape:
         raise StateMismatch(
-            f"the generator's {name} is {tuple(tensor.shape)} in the state, {tuple(own.shape)} here"
+            f"the generator's {name} is {tuple(tensor.shape)} in the state, {tuple(shape)} here"
         )
-    return tensor.detach().to(own.device, copy=True)
+    return tensor.detach().to(device, copy=True)  # counts of steps too: a fused Adam wants them

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.features import head_of
 from lifelong.core.learner import Learner
+from lifelong.core.random import scattered
 from lifelong.memory import Memory
 from lifelong.memory.budget import bytes_of
 from lifelong.nets.nearest_mean import linear_outputs
@@ -22,17 +23,20 @@ from lifelong.strategies.wa import told_apart
 
 DAMPING = 1e-3
 """Holds the correction near none where the rows held out leave it open."""
+LEAST = 0.01
+"""The smallest alpha: one below 0 would turn the order of a class's outputs around."""
 
 
 class BiC(Replay):
     """Replay, and at the end of a task correct the outputs of its classes by two numbers.
 
     output_c <- alpha * output_c + beta for the new classes c,
-    alpha, beta = argmin of the mean cross-entropy of the rows held out
+    alpha, beta = argmin of the mean cross-entropy of the rows held out, alpha >= 0.01
     Wu et al. 2019, arXiv:1905.13260 (large scale incremental learning).
 
     The correction is folded into the head, so that prediction, export and the next task start
-    from it. The problem is convex, so it is solved, instead of by hundreds of epochs of SGD. A
+    from it. The problem is convex, so it is solved, instead of by hundreds of epochs of SGD. In
+    a head without biases, beta is 0. A
     part of the rows that come, chosen by their id (by chance where they have none), is not
     learned from (weight 0) and goes to a memory of its own. The paper distils as well: put `LwF`
     before it in the list.
@@ -129,7 +133,8 @@ class BiC(Replay):
         rows = rows.rows(torch.isin(rows.y, at))
         logits = learner.predict(rows.x, rows.task)[:, at]
         corrected = torch.isin(at, torch.tensor(new, device=learner.device))
-        alpha, beta = fitted(logits, torch.searchsorted(at, rows.y), corrected)
+        shift = all(layer.bias is not None for layer in layers)
+        alpha, beta = fitted(logits, torch.searchsorted(at, rows.y), corrected, shift=shift)
         at = at[corrected]
         first = 0
         for layer in layers:
@@ -146,13 +151,16 @@ class BiC(Replay):
         self.aside.forget(keys)
 
 
-def fitted(logits: Tensor, y: Tensor, corrected: Tensor) -> tuple[float, float]:
+def fitted(
+    logits: Tensor, y: Tensor, corrected: Tensor, *, shift: bool = True
+) -> tuple[float, float]:
     """Find the alpha and beta of some classes that give these rows the least cross-entropy.
 
     Args:
         logits: (rows, classes).
         y: (rows,) which of the classes.
         corrected: (classes,) bool, which of them are corrected.
+        shift: whether there is a beta; it is 0 otherwise.
 
     Example:
         >>> logits = torch.tensor([[0.0, 3.0], [0.0, 1.0], [0.0, 5.0], [0.0, 2.5]])
@@ -160,15 +168,27 @@ def fitted(logits: Tensor, y: Tensor, corrected: Tensor) -> tuple[float, float]:
         >>> alpha > 0 > beta
         True
     """
+    alpha, beta = _solved(logits, y, corrected, 1.0, (True, shift))
+    if alpha < LEAST:  # in a convex problem, the best that is allowed lies on the bound then
+        alpha, beta = _solved(logits, y, corrected, LEAST, (False, shift))
+    return alpha, beta
+
+
+def _solved(
+    logits: Tensor, y: Tensor, corrected: Tensor, alpha: float, free: tuple[bool, bool]
+) -> tuple[float, float]:
+    """Minimise over what is free of alpha and beta, from an alpha and 0; the rest stays there."""
     logits = logits.detach().double()
-    start = logits.new_tensor([1.0, 0.0])
+    none, start = logits.new_tensor([1.0, 0.0]), logits.new_tensor([alpha, 0.0])
+    moves = logits.new_tensor(free)
     both = start.clone().requires_grad_()
     solver = torch.optim.LBFGS([both], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()
-        output = torch.where(corrected, logits * both[0] + both[1], logits)
-        value = F.cross_entropy(output, y) + DAMPING * (both - start).square().sum()
+        at = torch.where(moves > 0, both, start)
+        output = torch.where(corrected, logits * at[0] + at[1], logits)
+        value = F.cross_entropy(output, y) + DAMPING * (at - none).square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
@@ -176,16 +196,3 @@ def fitted(logits: Tensor, y: Tensor, corrected: Tensor) -> tuple[float, float]:
         solver.step(loss)  # type: ignore[no-untyped-call]
     alpha, beta = both.tolist()
     return alpha, beta
-
-
-def scattered(key: Tensor) -> Tensor:
-    """Give each id a number in [0, 1) that looks random and is always the same.
-
-    Example:
-        >>> key = torch.arange(1000)
-        >>> bool((scattered(key) == scattered(key)).all()), round(float(scattered(key).mean()), 1)
-        (True, 0.5)
-    """
-    mixed = key * -7046029254386353131  # 2**64 / golden ratio, as a signed number
-    mixed = (mixed ^ (mixed >> 32)) * -4658895280553007687
-    return ((mixed >> 40) & 0xFFFFFF).float() / 2**24

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import GeneratorCollapsed, InvalidBatch, UnknownName
@@ -18,6 +17,7 @@ from lifelong.core.strategy import Strategy
 from lifelong.nets.generators import GAN, VAE, Generator, LatentDiffusion, check_rows
 from lifelong.strategies.apprentice import Apprentice, Make
 from lifelong.strategies.scholar import PROBE, Scholar, compared
+from lifelong.strategies.teacher import softened
 
 KINDS: Mapping[str, Make] = {"vae": VAE, "gan": GAN, "diffusion": LatentDiffusion}
 """The generators by name."""
@@ -32,8 +32,10 @@ class DGR(Strategy):
     arXiv:1809.10635, and so are "soft" targets, with which made rows count by
     T**2 * cross-entropy to the last model's softened answers.
 
-    With soft targets the loss is not divided by t, which Adam does not notice. A model that wants
-    the task answers each made row under one old task, drawn at random, in place of all of them.
+    New rows count by the weights that they come with; where none counts, as behind a strategy that
+    takes their loss over (`ERACE`), each counts 1 here. With soft targets the loss is not divided
+    by t, which Adam does not notice. A model that wants the task answers each made row under one
+    old task, drawn at random, in place of all of them.
     It keeps no rows, so `forget` has none to drop; what the generator has learned of them stays.
 
     Args:
@@ -93,6 +95,7 @@ class DGR(Strategy):
         self.reports: list[dict[str, float]] = []
         self._made = slice(0)
         self._taught = torch.empty(0)
+        self._weight = torch.empty(0)
 
     def attach(self, device: torch.device, seed: int) -> None:
         """Tell the generator and the scholar where to compute, too."""
@@ -103,13 +106,13 @@ class DGR(Strategy):
         """Append rows as the last generator makes them, weighted by the number of old tasks."""
         self.check(batch)
         self._made = slice(0)
+        self._weight = counted(batch)
         if not self.scholar:
             return batch
         made, self._taught = self.replayed(learner, batch)
         self._made = slice(len(batch), len(batch) + len(made))
-        weight = self.tasks * batch.new / len(made) if self.targets == "hard" else 0.0
-        weights = torch.full((len(made),), weight, device=batch.y.device)
-        return batch.extended(replace(made, weight=weights))
+        share = self.tasks / len(made) if self.targets == "hard" else 0.0
+        return batch.extended(replace(made, weight=(share * self._weight.sum()).repeat(len(made))))
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """With soft targets: cross-entropy to the last model's softened answers."""
@@ -117,15 +120,12 @@ class DGR(Strategy):
         if self.targets == "hard" or self._made.start is None:
             return 0.0
         # Classes that are new since are taught to be none of the old rows.
-        student = output[self._made].float() / self.temperature
-        p = F.softmax(self._taught / self.temperature, 1)
-        p = F.pad(p, (0, student.shape[1] - p.shape[1]))
-        return self.tasks * self.temperature**2 * F.cross_entropy(student, p)
+        return self.tasks * softened(output[self._made], self._taught, self.temperature)
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Let the generator learn from the new rows and from those that it made before."""
         del output
-        new, made = batch.rows(slice(batch.new)), None
+        new, made = replace(batch.rows(slice(batch.new)), weight=self._weight), None
         assert isinstance(new.x, Tensor)
         if self.apprentice.net is None:
             self.apprentice.begin(new.x, self.brightness(new.x), self.generator)
@@ -173,9 +173,9 @@ class DGR(Strategy):
     def study(self, learner: Learner, new: Batch, made: Batch | None) -> None:
         """Let the generator take one step, its rows weighted as the model's are."""
         del learner
-        weight = torch.ones(len(new), device=new.y.device)
+        weight = counted(new)
         if made is not None:
-            again = torch.full((len(made),), self.tasks * len(new) / len(made)).to(weight)
+            again = (self.tasks / len(made) * weight.sum()).repeat(len(made))
             new, weight = new.extended(made), torch.cat((weight, again))
         assert isinstance(new.x, Tensor)
         self.apprentice.learn(new.x, new.y, weight, self.generator)
@@ -209,3 +209,19 @@ class DGR(Strategy):
     def brightness(self, x: Tensor) -> float | None:
         """Say what full brightness is in these rows; None if they have none."""
         return 255.0 if self.scale is None and x.dtype == torch.uint8 else self.scale
+
+
+def counted(batch: Batch) -> Tensor:
+    """Weigh the new rows of a batch, 1 each if it has no weights or none of them counts.
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(2, 1), torch.tensor([0, 1]))
+        >>> counted(replace(batch, weight=torch.tensor([0.0, 3.0])))
+        tensor([0., 3.])
+        >>> counted(replace(batch, weight=torch.zeros(2)))
+        tensor([1., 1.])
+    """
+    if batch.weight is None:
+        return torch.ones(batch.new, device=batch.y.device)
+    weight = batch.weight[: batch.new]
+    return weight.where(weight.sum() > 0, 1)  # on the device, which has not to wait for it

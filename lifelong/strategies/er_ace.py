@@ -26,6 +26,10 @@ class ERACE(Replay):
     in the first task, where replay teaches the rest. The two means are added, so at an equal
     learning rate steps are about twice those of `Replay`, which takes one mean over all rows.
 
+    New rows count by the weights that they come with: what weights them (`ClassBalanced`) stands
+    before it in the list. Strategies behind it see them with the weight 0, and weight what is
+    replayed.
+
     Args:
         capacity: how many rows the memory holds.
         **settings: as in `Replay`.

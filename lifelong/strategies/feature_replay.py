@@ -27,9 +27,12 @@ class FeatureReplay(Strategy):
     Zhang et al. 2023, arXiv:2303.05118 (SLCA), who align the head so after each task.
 
     Here the head learns old and new classes at once. That holds as long as the features do: after
-    the first task everything before the head stays as it is, unless `frozen` is off; then take an
-    optimizer with a small learning rate for the backbone, as SLCA does. Without a generator to
-    train it costs little, for small devices; with "shared" or "diagonal" it stores little, too.
+    the first task all weights before the head stay as they are, unless `frozen` is off; then take
+    an optimizer with a small learning rate for the backbone, as SLCA does. Batch norms go on
+    normalising by each batch, and their running statistics move with the stream, so that features
+    do too: take norms without (group or layer norms), or put them in eval mode yourself. Without
+    a generator to train it costs little, for small devices; with "shared" or "diagonal" it stores
+    little, too.
 
     It keeps no rows, so `forget` has none to drop; sums that they are part of stay.
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.core.learner import Learner
+from lifelong.core.random import scattered
 from lifelong.memory import Memory
 
-_MIXER = 0x5851F42D4C957F2D
-_SHARES = 1 << 16
+_SALT = 1  # not to be the choice of strategies that hold rows out themselves
 
 
 class Feedback:
@@ -103,8 +103,7 @@ class Feedback:
                 f"{len(batch) - batch.new} rows have been appended before some could be held out; "
                 "put what holds rows out (Adaptive with feedback) first in the list of strategies"
             )
-        out = (batch.key * _MIXER >> 32) % _SHARES < self.share * _SHARES
-        out &= batch.key != -1
+        out = (scattered(batch.key, _SALT) < self.share) & (batch.key != -1)
         if not 0 < int(out.sum()) < len(batch):
             return batch, None
         rows = batch.rows(out)

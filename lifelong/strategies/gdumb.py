@@ -22,7 +22,8 @@ class GDumb(Replay):
     continual learning" (ECCV).
 
     The yardstick for every method that replays. Between two consolidations the model stays as it
-    is: a step costs its forward and backward pass, and changes the memory alone. The learning
+    is, the statistics of its norms too: a step costs its forward and backward pass, and changes
+    the memory alone. When nothing is left in the memory, the initial model is. The learning
     rate falls along one cosine, without the paper's restarts, warm-up and CutMix. The memory is a
     uniform sample of each class, where the paper's keeps the first rows that came. Strategies
     beside it that change gradients have nothing to change.
@@ -61,11 +62,13 @@ class GDumb(Replay):
         self.lr = lr
         self.batch = batch
         self.initial: dict[str, Tensor] = {}
-        """By parameter name, what it was before it learned."""
+        """By the name of a parameter or buffer, what it was before it learned."""
+        self._buffers: list[Tensor] = []
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
-        """Only make sure that the new rows can be kept."""
+        """Only make sure that the new rows can be kept, and note the statistics of norms."""
         self.check(learner, batch)
+        self._buffers = [buffer.clone() for buffer in learner.model.buffers()]
         return batch
 
     def project(self, learner: Learner) -> bool | None:
@@ -75,13 +78,23 @@ class GDumb(Replay):
         return True
 
     @torch.no_grad()
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Offer the new rows to the memory, and take back what the pass has changed."""
+        super().after_step(learner, batch, output)
+        for buffer, before in zip(learner.model.buffers(), self._buffers, strict=True):
+            buffer.copy_(before)
+        self._buffers = []
+
+    @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Train from the initial weights on the memory."""
         del data
-        for name, parameter in learner.parameters.items():
+        saved = learner.model.state_dict()
+        buffers = {name: b for name, b in learner.model.named_buffers() if name in saved}
+        for name, tensor in {**learner.parameters, **buffers}.items():
             if name not in self.initial:  # new, and nothing has moved it yet
-                self.initial[name] = parameter.detach().clone()
-            parameter.copy_(self.initial[name])
+                self.initial[name] = tensor.detach().clone()
+            tensor.copy_(self.initial[name])
         rate = cosine(self.lr, self.lr / 100)
         with torch.enable_grad():
             tune(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.forward import forward
-from lifelong.core.group_gradients import GroupGradients
+from lifelong.core.group_gradients import group_gradients
 from lifelong.core.learner import Learner
 from lifelong.core.nonnegative import nonnegative_minimum
 from lifelong.core.strategy import State, Strategy
@@ -74,7 +74,6 @@ class GEM(Strategy):
         self.tasks = 0
         """How many times rows were kept: each has a constraint of its own."""
         self._slots: tuple[Tensor, Tensor] | None = None
-        self._gradients = GroupGradients()
 
     @property
     def capacity(self) -> int:
@@ -88,7 +87,7 @@ class GEM(Strategy):
         if not len(self.memory) or not learned:
             return
         rows, weight = self._drawn(learner)
-        found = self._gradients(learner.model, rows, weight, learner.loss, learned)
+        found = group_gradients(learner.model, rows, weight, learner.loss, learned)
         past = [gradients.flatten(1) for gradients in found.values()]  # (tasks, values) each
         own = [p.grad for p in learned.values() if p.grad is not None]
         along = torch.stack([g @ o.flatten() for g, o in zip(past, own, strict=True)]).sum(0)

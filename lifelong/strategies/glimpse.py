@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,8 +14,11 @@ from lifelong.core.features import head_of
 class Glimpse:
     """See what a model's head is given in the next forward pass, and what other modules give.
 
-    The hooks are gone as soon as the head has been reached, so that a model is not left with any
-    between two steps: not for copies of it, nor for whoever looks at it otherwise.
+    That is the next pass in the mode that the model is in now: while it trains, passes in eval
+    mode are passed over, such as those that other strategies look ahead with. The hooks are gone
+    as soon as the head has been reached, so that a model is not left with any between two steps:
+    not for copies of it, nor for whoever looks at it otherwise. Should the step fail before, the
+    learner takes them off.
 
     Attributes:
         maps: by the name of a module, what it gave last.
@@ -33,6 +36,7 @@ class Glimpse:
         self.maps: dict[str, Tensor] = {}
         self._features: Tensor | None = None
         self._hooks: list[RemovableHandle] = []
+        self._awaited: Callable[[], bool] = lambda: True
 
     @property
     def features(self) -> Tensor:
@@ -49,14 +53,15 @@ class Glimpse:
         return self._features
 
     def watch(self, model: nn.Module, layers: Sequence[str] = ()) -> None:
-        """Look at the next forward pass of a model, at these modules and at its head.
+        """Look at the next forward pass of a model in this mode, at these modules and its head.
 
         Raises:
             ValueError: the model has no head, or no module of that name.
         """
         self._let_go()
         self.maps, self._features = {}, None
-        named = dict(model.named_modules())
+        named, training = dict(model.named_modules()), model.training
+        self._awaited = lambda: model.training is training
         for name in layers:
             if name not in named:
                 raise ValueError(
@@ -75,16 +80,19 @@ class Glimpse:
     def _keep(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
             del module, inputs
-            self.maps[name] = output
+            if self._awaited():
+                self.maps[name] = output
 
         return keep
 
     def _see(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         del module
-        self._features = inputs[0]
-        self._let_go()
+        if self._awaited():
+            self._features = inputs[0]
+            self._let_go()
 
     def _let_go(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._awaited = lambda: True

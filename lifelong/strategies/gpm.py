@@ -29,7 +29,8 @@ class GPM(Strategy):
     Saha, Garg & Roy 2021, arXiv:2103.09762 (gradient projection memory).
 
     R has a column for each row of data (`nn.Linear`) or patch (`nn.Conv2d`); its directions are
-    found from R R' in float64, over all rows where the authors take a few hundred. A bias is the
+    found in float64 from R R', whose products are float32 within a batch and whose sums over
+    batches float64, over all rows where the authors take a few hundred. A bias is the
     weight of one more input that is always 1; the authors have none. The step is projected as
     well as the gradient, so that momentum, Adam and weight decay stay within bounds too. What is
     no such layer (norms, embeddings) is held still after the first consolidation, as the
@@ -151,7 +152,9 @@ def _own(layer: str) -> tuple[str, str]:
 
 
 def input_squares(learner: Learner, data: Iterable[Batch]) -> dict[str, Tensor]:
-    """Sum x x' over the inputs x of each layer that learns, by its name, in float64.
+    """Sum x x' over the inputs x of each layer that learns, by its name.
+
+    That of a batch is computed in float32, twice as fast; batches are summed in float64.
 
     x is a row's input or a patch of it, and a 1 at its end where the layer has a bias.
     """

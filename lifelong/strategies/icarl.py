@@ -7,13 +7,13 @@ from itertools import chain
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.core.features import head_of, tapped
-from lifelong.core.forward import evaluating, forward, frozen_copy
+from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import State, Strategy
 from lifelong.memory import herding
@@ -21,6 +21,7 @@ from lifelong.memory.rows import same_length
 from lifelong.nets import NearestMeanHead
 from lifelong.strategies.der import appended
 from lifelong.strategies.er_ace import uncounted
+from lifelong.strategies.teacher import Frozen, answers, snapshot
 from lifelong.strategies.xder import classes_so_far
 
 
@@ -28,7 +29,8 @@ class ICaRL(Strategy):
     """Replay exemplars, hold old outputs where they were, and predict by the nearest class mean.
 
     loss = mean over new rows and exemplars of the sum over classes c of the binary cross-entropy
-           of sigmoid(output_c) to the last model's sigmoid(output_c) for old c, [y = c] for new c
+           of sigmoid(output_c) to the last model's sigmoid(output_c) for old c, [y = c] for new c,
+           by the weights that new rows came with; exemplars have the weight 1
     exemplars: of each class the first capacity / classes rows in the order of herding
     prediction: the class whose exemplars' mean feature is nearest (in a `NearestMeanHead`)
     Rebuffi et al. 2017, arXiv:1611.07725.
@@ -37,6 +39,10 @@ class ICaRL(Strategy):
     together; here each batch gets `rows` exemplars, so they are seen more often. With another
     head than `NearestMeanHead` the logits predict, which is the paper's "hybrid 1". Until its
     first task ends, a class has no mean and is not predicted.
+
+    `forget` cannot reach the means in the model: those of the classes that lost exemplars are
+    computed again in the next step, or when the task ends. A class with no exemplar left then has
+    no mean either, and is not predicted until it comes again.
 
     Args:
         capacity: how many exemplars are kept.
@@ -51,7 +57,7 @@ class ICaRL(Strategy):
         {}
     """
 
-    state: ClassVar[tuple[str, ...]] = ("exemplars", "teacher", "old")
+    state: ClassVar[tuple[str, ...]] = ("exemplars", "teacher", "old", "lost")
     row_losses = True
 
     def __init__(self, capacity: int = 500, *, rows: int | None = None) -> None:
@@ -69,9 +75,11 @@ class ICaRL(Strategy):
         self.teacher: dict[str, Tensor] = {}
         self.old: list[int] = []
         """The classes that the teacher knows."""
+        self.lost: list[int] = []
+        """The classes whose means are of exemplars that have been erased since."""
         self._index = torch.zeros(0, dtype=torch.int64)
-        self._frozen: nn.Module = nn.Identity()
-        self._taken_from: dict[str, Tensor] | None = None
+        self._weight = torch.zeros(0)
+        self._frozen = Frozen()
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append exemplars; the learner's own loss counts neither them nor the new rows."""
@@ -79,14 +87,19 @@ class ICaRL(Strategy):
             raise InvalidBatch(
                 f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}; it must be class ids"
             )
+        if self.lost:
+            self._fill(learner, self.lost)
         index = [torch.arange(batch.new)]
+        weight = torch.ones(batch.new) if batch.weight is None else batch.weight[: batch.new]
+        weights = [weight.to(learner.device)]
         batch = uncounted(batch)
         if self.exemplars and len(self.exemplars["y"]):
             order = torch.randperm(len(self.exemplars["y"]), generator=self.generator)
             drawn = order[: self.rows or batch.new].to(learner.device)
             batch, rows = appended(batch, {n: c[drawn] for n, c in self.exemplars.items()})
             index.append(torch.arange(rows.start, rows.stop))
-        self._index = torch.cat(index).to(learner.device)
+            weights.append(weight.new_ones(len(index[1]), device=learner.device))
+        self._index, self._weight = torch.cat(index).to(learner.device), torch.cat(weights)
         return batch
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
@@ -101,9 +114,18 @@ class ICaRL(Strategy):
             present = torch.tensor(named, device=classes.device) if named else rows.y[: batch.new]
             old = torch.tensor(self.old, device=classes.device)
             held = torch.isin(classes, old) & ~torch.isin(classes, present)
-            target = torch.where(held, self._taught(learner, rows).sigmoid(), target)
+            teacher = self._frozen.of(learner, self.teacher)
+            target = torch.where(held, answers(learner, teacher, rows).float().sigmoid(), target)
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return (losses[:, known] if known else losses).sum(1).mean()
+        losses = (losses[:, known] if known else losses).sum(1)
+        total = self._weight.sum()
+        # Where no row counts, there is nothing to learn, and no 0 / 0.
+        return torch.dot(losses, self._weight.float()) / total.where(total > 0, 1)
+
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """The means that `extend` has filled stay."""
+        del learner, batch, output
+        self.lost = []
 
     @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
@@ -126,10 +148,9 @@ class ICaRL(Strategy):
             grown = bool((at >= count).any())
             chosen.append(at[herding(features[at], room)] if grown else at[:room])
         self.exemplars = _gathered(chain(held, data), torch.cat(chosen))
-        self._fill(learner, classes, [features[at].mean(0) for at in chosen])
-        model = learner.model
-        tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        self.teacher = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self._fill(learner, sorted({*classes, *self.lost}))
+        self.lost = []
+        self.teacher = snapshot(learner.model)
         self.old = sorted({*self.old, *classes})
 
     def forget(self, keys: Tensor) -> None:
@@ -138,6 +159,7 @@ class ICaRL(Strategy):
             key = self.exemplars["key"]
             kept = ~(torch.isin(key, keys.to(key.device)) & (key != -1))
             if not bool(kept.all()):
+                self.lost = sorted({*self.lost, *self.exemplars["y"][~kept].tolist()})
                 self.exemplars = {name: column[kept] for name, column in self.exemplars.items()}
 
     def load_state_dict(self, state: State) -> None:
@@ -149,23 +171,19 @@ class ICaRL(Strategy):
                 raise StateMismatch(f"the exemplars of a state are damaged: {error}") from error
         super().load_state_dict(state)
 
-    def _taught(self, learner: Learner, rows: Batch) -> Tensor:
-        if self._taken_from is not self.teacher:
-            self._frozen = frozen_copy(learner.model, self.teacher)
-            head = head_of(self._frozen)
-            # The teacher's logits are wanted, which such a head shows in training only.
-            head.training = isinstance(head, NearestMeanHead)
-            self._taken_from = self.teacher
-        with torch.no_grad(), learner.autocast():
-            taught = forward(self._frozen, rows.x, rows.task if learner.task_aware else None)
-        return taught.float()
-
-    def _fill(self, learner: Learner, classes: list[int], means: list[Tensor]) -> None:
+    @torch.no_grad()
+    def _fill(self, learner: Learner, classes: list[int]) -> None:
+        """Compute the means of some classes from their exemplars; NaN where there is none."""
         head = head_of(learner.model)
-        if isinstance(head, NearestMeanHead):
-            every = head.means  # a class whose exemplars have been erased keeps its mean
-            every[classes] = torch.stack(means).to(every)
-            head.fill(every)
+        if not isinstance(head, NearestMeanHead):
+            return
+        means = head.means
+        means[classes] = torch.nan
+        if len(self.exemplars["y"]):
+            y, features = _embedded(learner, [batch_of_columns(self.exemplars)])
+            for c in set(classes) & set(y.tolist()):
+                means[c] = features[y == c].mean(0).to(means)
+        head.fill(means)
 
 
 def _embedded(learner: Learner, data: Iterable[Batch]) -> tuple[Tensor, Tensor]:

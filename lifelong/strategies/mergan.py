@@ -15,7 +15,7 @@ from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.nets.generators import GAN, Generator
 from lifelong.strategies.apprentice import Apprentice
-from lifelong.strategies.dgr import DGR
+from lifelong.strategies.dgr import DGR, counted
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.scholar import Scholar
 
@@ -106,8 +106,7 @@ class MeRGAN(DGR):
             z = net.noise(len(y), net.latents, chance=self.generator)
             return self.strength * F.mse_loss(net.make(z, y), past.make(z, y))
 
-        weight = torch.ones(len(new), device=y.device)
-        self.apprentice.learn(new.x, new.y, weight, self.generator, apart)
+        self.apprentice.learn(new.x, new.y, counted(new), self.generator, apart)
 
     def sampled(self, generator: Generator, rows: int, *, past: bool = False) -> Tensor:
         """Make rows of classes drawn as often as they came."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch, StateMismatch
-from lifelong.core.group_gradients import GroupGradients
+from lifelong.core.group_gradients import group_gradients
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import State, Strategy
 from lifelong.memory import Memory
@@ -28,9 +28,13 @@ class OGD(Strategy):
 
     The authors keep 200 directions of every task; here the tasks share what is kept, so that
     memory is bounded: `directions` times the number of weights. When a task ends, each task before
-    gives up directions at random. The rows themselves are not kept. Gradients are
-    orthogonalised twice against those kept, and with each other by QR; those that add nothing are
-    left out. The gradient is orthogonal; momentum, Adam and weight decay may step elsewhere.
+    gives up directions at random. Gradients are orthogonalised twice against those kept, and with
+    each other by QR; those that add nothing are left out. The gradient is orthogonal; momentum,
+    Adam and weight decay may step elsewhere.
+
+    A gradient of one row gives the row away, so directions are personal data as rows are. The
+    directions of a task are mixtures of its rows' gradients, made orthogonal to those of the tasks
+    before; so `forget` drops all those of a task that a row is of, and of the tasks after it.
 
     Args:
         directions: how many to keep of all tasks together.
@@ -43,7 +47,7 @@ class OGD(Strategy):
         torch.Size([0, 0])
     """
 
-    state: ClassVar[tuple[str, ...]] = ("basis", "owner", "spans", "tasks")
+    state: ClassVar[tuple[str, ...]] = ("basis", "owner", "spans", "tasks", "keys", "origin")
 
     def __init__(self, directions: int = 200) -> None:
         if directions < 1:
@@ -56,7 +60,10 @@ class OGD(Strategy):
         self.spans: dict[str, list[int]] = {}
         """Where in a row each parameter's weights start and stop."""
         self.tasks = 0
-        self._gradients = GroupGradients()
+        self.keys = torch.zeros(0, dtype=torch.int64)
+        """The ids of the rows that directions are, or once were, of."""
+        self.origin = torch.zeros(0, dtype=torch.int64)
+        """The number of the task that each of these rows is of."""
 
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
@@ -85,14 +92,26 @@ class OGD(Strategy):
             sample.add(columns, None, self.generator)
         rows = batch_of_columns(sample.all()).to(learner.device)
         weight = torch.ones(len(rows), 1, device=learner.device)
-        found = self._gradients(learner.model, rows, weight, _label_output, learner.parameters)
+        found = group_gradients(learner.model, rows, weight, _label_output, learner.parameters)
         self._widen(learner)
         self._thin(share)
         new = torch.cat([found[name].flatten(1).to(self.basis) for name in self.spans], 1)
         new = orthonormal(new, self.basis)
         self.basis = torch.cat((self.basis, new))
         self.owner = torch.cat((self.owner, self.owner.new_full((len(new),), self.tasks)))
+        known = rows.key[rows.key != -1]
+        self.keys = torch.cat((self.keys.to(known), known))
+        self.origin = torch.cat((self.origin.to(known), torch.full_like(known, self.tasks)))
         self.tasks += 1
+
+    def forget(self, keys: Tensor) -> None:
+        """Drop the directions of the first task that has one of these rows, and of all after it."""
+        erased = self.origin[torch.isin(self.keys, keys.to(self.keys.device))]
+        if len(erased):
+            first = erased.min()
+            kept, left = self.owner < first, self.origin < first
+            self.basis, self.owner = self.basis[kept], self.owner[kept]
+            self.keys, self.origin = self.keys[left], self.origin[left]
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state.
@@ -100,13 +119,18 @@ class OGD(Strategy):
         Raises:
             StateMismatch: the directions are not as many, or as long, as it says.
         """
-        if state.keys() >= {"basis", "owner", "spans"}:
+        if state.keys() >= {"basis", "owner", "spans", "keys", "origin"}:
             width = max((stop for _, stop in state["spans"].values()), default=0)
             found, told = tuple(state["basis"].shape), (len(state["owner"]), width)
             if found != told:
                 raise StateMismatch(
                     f"a basis of shape {found} in the state of OGD, which tells of {told}; "
                     "the state is damaged"
+                )
+            if state["keys"].shape != state["origin"].shape:
+                raise StateMismatch(
+                    f"{len(state['keys'])} keys in the state of OGD, for {len(state['origin'])} "
+                    "rows; the state is damaged"
                 )
         super().load_state_dict(state)
 

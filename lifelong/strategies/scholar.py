@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.features import tapped
-from lifelong.core.forward import evaluating, forward, frozen_copy
+from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import State
 from lifelong.nets.generators import Fidelity, Generator, fidelity
 from lifelong.strategies.apprentice import Apprentice
+from lifelong.strategies.teacher import Frozen, answers, snapshot
 
 PROBE = 1000
 """How many rows are compared at the end of a task."""
@@ -45,7 +46,7 @@ class Scholar:
         self.weights: dict[str, Tensor] = {}
         self.width = 0
         self.known: list[int] = []
-        self._teacher: tuple[dict[str, Tensor], nn.Module] | None = None
+        self._teacher = Frozen()
         self._generator: tuple[dict[str, Tensor], Generator] | None = None
 
     def __bool__(self) -> bool:
@@ -55,9 +56,7 @@ class Scholar:
     def become(self, learner: Learner, weights: dict[str, Tensor], some: Batch) -> None:
         """Take the model as it is, and these weights of the generator."""
         if self.labels:
-            model = learner.model
-            tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-            self.model = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            self.model = snapshot(learner.model)
         self.weights = weights
         one = some.rows(slice(1))
         self.width = learner.predict(one.x, one.task).reshape(1, -1).shape[1]
@@ -71,10 +70,8 @@ class Scholar:
 
     def answers(self, learner: Learner, x: Tensor, task: Tensor) -> Tensor:
         """Compute what the model would have answered, (rows, width), as floats."""
-        if self._teacher is None or self._teacher[0] is not self.model:
-            self._teacher = self.model, frozen_copy(learner.model, self.model)
-        with torch.no_grad(), learner.autocast():
-            output = forward(self._teacher[1], x, task if learner.task_aware else None)
+        asked = Batch.of(x, torch.zeros(len(x), device=x.device), task)
+        output = answers(learner, self._teacher.of(learner, self.model), asked)
         return output.reshape(len(x), -1)[:, : self.width].float()
 
     def state_dict(self) -> State:

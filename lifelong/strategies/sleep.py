@@ -11,13 +11,12 @@ from torch.optim import SGD
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch, NonFiniteLoss
-from lifelong.core.forward import frozen_copy
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.memory import Memory
 from lifelong.nets.heads import MASKED
 from lifelong.strategies.quadratic import checked_strength
-from lifelong.strategies.teacher import answers, snapshot, softened
+from lifelong.strategies.teacher import Frozen, answers, snapshot, softened
 
 
 class Sleep(Strategy):
@@ -118,7 +117,7 @@ class Sleep(Strategy):
         if len(self.memory) == 0:
             return
         asleep = snapshot(learner.model)
-        teachers = [frozen_copy(learner.model, held) for held in (self.awoke, asleep) if held]
+        teachers = [Frozen().of(learner, held) for held in (self.awoke, asleep) if held]
         if self.prune:
             self._prune(learner)
         optimizer = SGD(learner.parameters.values(), lr=self.lr, momentum=0.9)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lifelong.core.batch import Batch
 from lifelong.core.forward import forward, frozen_copy
 from lifelong.core.learner import Learner
+from lifelong.nets import NearestMeanHead
 
 Rows: TypeAlias = Literal["new", "replayed", "all"]
 """Which rows of a batch a teacher is asked about: the stream's, those appended, or both."""
@@ -21,7 +22,8 @@ class Frozen:
     """A copy of the model with the weights of a teacher, made anew only when it has to be.
 
     That is, when the teacher's tensors are others, or when the model has been grown. Tensors that
-    are changed in place change the copy along.
+    are changed in place change the copy along. It is in eval mode, but for a `NearestMeanHead`,
+    which shows logits in training only: a teacher answers as its student does.
     """
 
     def __init__(self) -> None:
@@ -30,9 +32,12 @@ class Frozen:
         self._parameters: object = None
 
     def of(self, learner: Learner, tensors: Mapping[str, Tensor]) -> nn.Module:
-        """Give the teacher as a model in eval mode; what it lacks of the present one is 0."""
+        """Give the teacher as a model; what it lacks of the present one is 0."""
         if self._tensors is not tensors or self._parameters is not learner.parameters:
             self._copy = frozen_copy(learner.model, tensors)
+            for module in self._copy.modules():
+                if isinstance(module, NearestMeanHead):
+                    module.training = True  # of itself alone: the parts in it stay in eval mode
             self._tensors, self._parameters = tensors, learner.parameters
         return self._copy
 

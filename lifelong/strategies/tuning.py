@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.optim import SGD
 
 from lifelong.core.batch import batch_of_columns
@@ -30,23 +31,27 @@ def tune(
 
     Args:
         learner: whose model and row loss are used.
-        memory: all of its rows are seen once in each epoch, in random order.
+        memory: all of its rows are seen once in each epoch, in random order; if there are none,
+            the model is left as it is.
         generator: all chance comes from it.
         epochs: how many.
-        batch: rows a step.
+        batch: rows a step; a single row that is left at the end joins the step before, as norms
+            have no statistics of one.
         rate: the learning rate, of the progress from 0 to 1.
         momentum: of SGD.
 
     Raises:
         NonFiniteLoss: training diverged.
     """
+    if len(memory) == 0:
+        return
     optimizer = SGD(learner.parameters.values(), lr=rate(0.0), momentum=momentum)
     optimizer.zero_grad()
     loss = torch.zeros(())
     for epoch in range(epochs):
         optimizer.param_groups[0]["lr"] = rate(epoch / epochs)
         order = torch.randperm(len(memory), generator=generator)
-        for slots in order.split(batch):  # type: ignore[no-untyped-call]
+        for slots in _chunks(order, batch):
             rows = batch_of_columns(memory.read(slots)).to(learner.device)
             loss = learner.mean_loss(learner.output(rows), rows)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -58,6 +63,13 @@ def tune(
             f"the loss of training on the memory is not finite after {epochs} epochs; lower the "
             "strategy's learning rate"
         )
+
+
+def _chunks(order: Tensor, size: int) -> list[Tensor]:
+    chunks = list(order.split(size))  # type: ignore[no-untyped-call]
+    if size > 1 and len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks[-2:] = [torch.cat(chunks[-2:])]
+    return chunks
 
 
 def cosine(high: float, low: float) -> Callable[[float], float]:

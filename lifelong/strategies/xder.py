@@ -29,6 +29,7 @@ class XDER(DERpp):
     made for a contrastive loss) and the two margins. Answers for classes still to come are not
     stored, and are filled in when the task that brings them ends, once, instead of at every step.
     Labels are replayed on all classes, as rows of the present task are in the memory too.
+    New rows count by the weights that they come with, as in `ERACE`.
 
     Args:
         capacity: how many rows the memory holds.
@@ -86,6 +87,8 @@ class XDER(DERpp):
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Fill in what the rows held have no answer for, of classes that have come by now."""
         del data
+        if len(self.memory) == 0:
+            return
         known = classes_so_far(learner)
         every = torch.arange(len(self.memory))
         for slots in every.split(512):  # type: ignore[no-untyped-call]

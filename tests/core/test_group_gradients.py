@@ -4,7 +4,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, TaskSpec
-from lifelong.core.group_gradients import GroupGradients
+from lifelong.core import group_gradients as module
+from lifelong.core.errors import LabelOutsideHead
+from lifelong.core.group_gradients import group_gradients
 from lifelong.core.loss import cross_entropy
 from lifelong.nets import MLP, MultiHead, TaskClassifier
 
@@ -53,16 +55,23 @@ def rows_for(name):
     return Batch.of(x, torch.randint(3, (9,), generator=chance))
 
 
+def watched(monkeypatch):
+    """Note whenever groups are gone through one by one."""
+    looped, kept = [], module._looped
+    monkeypatch.setattr(module, "_looped", lambda *given: looped.append(1) or kept(*given))
+    return looped
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_each_group_has_the_gradient_of_its_own_mean_loss(name):
+def test_each_group_has_the_gradient_of_its_own_mean_loss(name, monkeypatch):
+    looped = watched(monkeypatch)
     model, rows = seeded(MODELS[name]), rows_for(name)
     parameters = dict(model.named_parameters())
     before = {n: t.clone() for n, t in model.state_dict().items()}
     state = torch.get_rng_state()
-    groups = GroupGradients()
     for _ in range(2):
-        found = groups(model, rows, WEIGHT, cross_entropy, parameters)
-    assert groups._vmap_works is (name != "no vmap")
+        found = group_gradients(model, rows, WEIGHT, cross_entropy, parameters)
+    assert len(looped) == (2 if name == "no vmap" else 0)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
@@ -85,8 +94,8 @@ def test_a_loss_that_is_one_number_is_that_of_the_rows_that_count():
     def whole(output, batch):
         return F.cross_entropy(output, batch.y)
 
-    expected = GroupGradients()(model, rows, WEIGHT, cross_entropy, parameters)
-    found = GroupGradients()(model, rows, WEIGHT, whole, parameters)
+    expected = group_gradients(model, rows, WEIGHT, cross_entropy, parameters)
+    found = group_gradients(model, rows, WEIGHT, whole, parameters)
     for name, truth in expected.items():
         torch.testing.assert_close(found[name], truth, rtol=1e-4, atol=1e-6)
 
@@ -96,5 +105,35 @@ def test_what_the_loss_does_not_reach_has_a_gradient_of_zero():
     parameters = dict(model.named_parameters())
     for weight in (WEIGHT, WEIGHT[:1]):  # in one pass, and one group by itself
         part = rows.rows(slice(weight.numel()))
-        found = GroupGradients()(model, part, weight, lambda out, b: b.x[:, 0], parameters)
+        found = group_gradients(model, part, weight, lambda out, b: b.x[:, 0], parameters)
         assert all(not gradients.any() for gradients in found.values())
+
+
+def test_a_failure_that_passes_changes_nothing_about_the_next_call(monkeypatch):
+    model, rows, looped = seeded(MODELS["mlp"]), rows_for("mlp"), watched(monkeypatch)
+    parameters = dict(model.named_parameters())
+    expected = group_gradients(model, rows, WEIGHT, cross_entropy, parameters)
+    failures = [OSError("a moment's trouble")]
+
+    def once(output, batch):
+        if failures:
+            raise failures.pop()
+        return cross_entropy(output, batch)
+
+    group_gradients(model, rows, WEIGHT, once, parameters)
+    assert len(looped) == 1
+    found = group_gradients(model, rows, WEIGHT, once, parameters)
+    assert len(looped) == 1
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), LabelOutsideHead("no class 9")])
+def test_errors_that_are_not_of_vmap_are_raised(error, monkeypatch):
+    model, looped = seeded(MODELS["mlp"]), watched(monkeypatch)
+
+    def failing(output, batch):
+        raise error
+
+    with pytest.raises(type(error)):
+        group_gradients(model, rows_for("mlp"), WEIGHT, failing, dict(model.named_parameters()))
+    assert looped == []

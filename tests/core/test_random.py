@@ -3,8 +3,10 @@ import random as python_random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lifelong.core.random import RandomState
+from lifelong.core.random import RandomState, scattered
 
 
 def lent(seed=0):
@@ -118,3 +120,19 @@ def test_a_state_saved_on_a_gpu_loads_without_one():
     state.load_state_dict({**lent(3).state_dict(), "cuda": torch.zeros(16, dtype=torch.uint8)})
     assert list(state.state_dict()) == ["cpu"]
     assert draw(state) == draw(lent(3))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**62), st.floats(0.1, 0.9))
+def test_ids_in_a_row_are_scattered_evenly(first, part):
+    chance = scattered(torch.arange(2000) + first)
+    assert ((chance >= 0) & (chance < 1)).all()
+    assert abs(float((chance < part).float().mean()) - part) < 0.06
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**62), st.integers(1, 100))
+def test_choices_of_different_salts_have_nothing_to_do_with_each_other(first, salt):
+    key = torch.arange(4000) + first
+    one, other = scattered(key) < 0.5, scattered(key, salt) < 0.5
+    assert abs(float((one & other).float().mean()) - 0.25) < 0.05

@@ -91,6 +91,24 @@ def test_moments_of_another_shape_are_refused():
         Apprentice(partial(VAE, hidden=(6,), latents=2)).load_state_dict(state)
 
 
+def test_all_of_adams_state_is_where_the_generator_is():
+    """On another device than the state's; a fused Adam refuses a count that is not there."""
+    apprentice, x, y = begun()
+    apprentice.learn(x, y, torch.ones(8), chance())
+    other = Apprentice(partial(Elsewhere, hidden=(6,), latents=2))
+    other.load_state_dict(apprentice.state_dict())
+    moments = [t for own in other.adam.state.values() for t in own.values()]
+    assert any(t.ndim == 0 for t in moments)
+    assert {t.device.type for t in moments} == {"meta"}
+
+
+class Elsewhere(VAE):
+    """Its parameters are on a device without values."""
+
+    def load_state_dict(self, state, *args, **settings):
+        self.to_empty(device="meta")
+
+
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("inf")])
 def test_a_learning_rate_without_sense_is_refused(lr):
     with pytest.raises(ValueError, match="lr is"):

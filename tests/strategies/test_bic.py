@@ -3,11 +3,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategy_models import Capture, batches_of, copied, growing, learn, learner_of
+from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, BiC, TaskSpec
 from lifelong.core.errors import BudgetTooSmall
-from lifelong.strategies.bic import DAMPING, fitted, scattered
+from lifelong.nets import MLP, Classifier
+from lifelong.strategies.bic import DAMPING, LEAST, fitted
 
 
 def objective(alpha, beta, logits, y, corrected):
@@ -24,9 +26,53 @@ def test_the_fit_is_better_than_any_neighbour(seed, rows):
     corrected = torch.tensor([False, False, True, True])
     alpha, beta = fitted(logits, y, corrected)
     best = objective(alpha, beta, logits, y, corrected)
+    assert alpha >= LEAST
     for da in (-0.05, 0.0, 0.05):
         for db in (-0.05, 0.0, 0.05):
-            assert objective(alpha + da, beta + db, logits, y, corrected) >= best - 1e-9
+            other = max(alpha + da, LEAST)
+            assert objective(other, beta + db, logits, y, corrected) >= best - 1e-9
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 20))
+def test_without_a_shift_alpha_alone_is_the_best_there_is(seed, rows):
+    chance = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(rows, 4, generator=chance).double()
+    y = torch.randint(4, (rows,), generator=chance)
+    corrected = torch.tensor([False, False, True, True])
+    alpha, beta = fitted(logits, y, corrected, shift=False)
+    assert beta == 0.0
+    assert alpha >= LEAST
+    best = objective(alpha, 0.0, logits, y, corrected)
+    for da in (-0.05, 0.05):
+        assert objective(max(alpha + da, LEAST), 0.0, logits, y, corrected) >= best - 1e-9
+
+
+def test_no_correction_turns_the_order_of_outputs_around():
+    # The new class reads high exactly where the old one is right.
+    logits = torch.tensor([[0.0, 3.0], [0.0, 5.0], [0.0, -3.0], [0.0, -5.0]])
+    alpha, beta = fitted(logits, torch.tensor([0, 0, 1, 1]), torch.tensor([False, True]))
+    assert alpha == LEAST
+    assert abs(beta) < 0.1
+
+
+def test_what_is_applied_to_a_head_without_biases_is_what_was_fitted():
+    def net():
+        return Classifier(MLP(3, hidden=(5,)), nn.Linear(5, 4, bias=False))
+
+    learner = learner_of(bic := BiC(60, validation=0.4), net)
+    learn(learner, 0, batches_of(8, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    batches = batches_of(12, classes=(2, 3), task=1)
+    for batch in batches:
+        learner.observe(batch)
+    rows = bic.aside.all()
+    logits = learner.predict(rows["x"])
+    corrected = torch.tensor([False, False, True, True])
+    alpha, _ = fitted(logits, rows["y"], corrected, shift=False)
+    learner.end_task(batches)
+    expected = torch.where(corrected, logits * alpha, logits)
+    torch.testing.assert_close(learner.predict(rows["x"]), expected)
 
 
 def test_no_rows_that_contradict_leave_the_correction_finite():
@@ -81,14 +127,6 @@ def test_rows_without_ids_are_held_out_by_chance():
     for batch in batches_of(30, rows=20):
         learner.observe(Batch.of(batch.x, batch.y))
     assert 0.15 < bic.aside.seen / 600 < 0.35
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**62), st.floats(0.1, 0.9))
-def test_ids_in_a_row_are_scattered_evenly(first, part):
-    chance = scattered(torch.arange(2000) + first)
-    assert ((chance >= 0) & (chance < 1)).all()
-    assert abs(float((chance < part).float().mean()) - part) < 0.06
 
 
 def test_the_first_task_and_tasks_without_new_classes_are_not_corrected():

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from strategy_models import (
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import DGR, Batch, Replay, TaskSpec
+from lifelong import DGR, ERACE, Batch, Replay, Strategy, TaskSpec
 from lifelong.core.errors import GeneratorCollapsed, InvalidBatch, UnknownName
 from lifelong.core.forward import forward, frozen_copy
 from lifelong.nets import MLP
@@ -96,6 +97,44 @@ def test_the_generator_learns_from_the_same_rows_with_the_same_weights():
     assert torch.equal(x, batch.x[:12])
     assert torch.equal(y, batch.y[:12])
     assert weight.tolist() == [1.0] * 6 + [2.0] * 6
+
+
+class Weighing(Strategy):
+    """Weigh new rows, as many and as much as it is told."""
+
+    weight = torch.ones(6)
+
+    def extend(self, learner, batch):
+        return replace(batch, weight=self.weight)
+
+
+@pytest.mark.parametrize("weight", [[0.0, 2.0, 0.0, 1.0, 1.0, 5.0], [0.1] * 6])
+def test_made_rows_weigh_as_the_old_tasks_whatever_new_rows_weigh(weight):
+    dgr, seen, calls = small(rows=4), Capture(), []
+    learner = learner_of([weighing := Weighing(), dgr, seen])
+    for task in range(2):
+        learn(learner, task, batches_of(2, task=task))
+    dgr.apprentice.learn = lambda x, y, weight, chance: calls.append(weight)
+    weighing.weight = torch.tensor(weight)
+    learner.begin_task(2)
+    loss = learner.observe(batches_of(1, task=2)[0])
+    rows = F.cross_entropy(seen.outputs[-1], seen.batches[-1].y, reduction="none")
+    new = (rows[:6] * weighing.weight).sum() / sum(weight)
+    torch.testing.assert_close(loss, new / 3 + 2 / 3 * rows[6:].mean())
+    [found] = calls
+    torch.testing.assert_close(found, torch.tensor([*weight, *[2 * sum(weight) / 4] * 4]))
+
+
+def test_rows_that_another_strategy_takes_over_are_learned_by_the_generator_as_ever():
+    dgr, calls = small(), []
+    learner = learner_of([ERACE(20), dgr])
+    learn(learner, 0, batches_of(2))
+    learn_, dgr.apprentice.learn = dgr.apprentice.learn, lambda *given: calls.append(given[2])
+    learner.begin_task(1)
+    assert learner.observe(batches_of(1, task=1)[0]).isfinite()
+    assert calls[0].tolist() == [1.0] * 12
+    dgr.apprentice.learn = learn_
+    assert learner.observe(batches_of(1, task=1)[0]).isfinite()
 
 
 def test_it_learns_regression_with_the_last_models_answers():

@@ -57,6 +57,25 @@ def test_weights_given_to_new_rows_are_kept():
     torch.testing.assert_close(loss, (rows[0] / 2 + rows[1] / 2 + rows[2]) / 2, rtol=1e-3, atol=0)
 
 
+def test_what_weights_new_rows_stands_before_it_and_replayed_ones_behind():
+    """Behind it new rows have the weight 0, whatever is done to them; both can be had."""
+    before, behind = ClassBalanced(0.999999), ClassBalanced(0.999999)
+    learner = learner_of([before, ERACE(50, rows=4), behind, seen := Capture()])
+    for number in range(3):
+        loss = learner.observe(batches_of(1, classes=(0, 0, 1), seed=number)[0])
+    batch, output = seen.batches[-1], seen.outputs[-1]
+    total = 0.0
+    for rows, classes in ((range(6), [0, 1]), (range(6, 10), [0, 1, 2, 3])):
+        count = batch.y[list(rows)].bincount(minlength=2)
+        weight = torch.tensor([1 / float(count[batch.y[i]]) for i in rows])
+        losses = [
+            F.cross_entropy(output[i, classes], torch.tensor(classes.index(int(batch.y[i]))))
+            for i in rows
+        ]
+        total += (torch.stack(losses) * weight).sum() / weight.sum()
+    torch.testing.assert_close(loss, total.detach(), rtol=1e-3, atol=1e-4)
+
+
 def test_a_head_may_grow():
     learner = learner_of([ERACE(50), seen := Capture()], growing)
     learn(learner, 0, batches_of(3, classes=(0, 1)), (0, 1))

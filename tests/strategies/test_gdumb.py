@@ -1,6 +1,7 @@
 import torch
 from strategy_models import batches_of, copied, growing, learn, learner_of, seeded
 from strategy_models import mlp as fixed
+from torch import nn
 
 from lifelong import GDumb, TaskSpec
 from lifelong.memory import Memory
@@ -16,6 +17,29 @@ def test_the_stream_moves_nothing_not_even_by_momentum_or_decay():
         learner.observe(batch)
     assert all(torch.equal(value, learner.parameters[name]) for name, value in before.items())
     assert len(learner.strategies[0].memory) == 18
+
+
+def test_the_stream_moves_no_statistics_and_training_starts_from_the_initial_ones():
+    learner = learner_of(gdumb := GDumb(50, epochs=2), normed)
+    before = copied(learner.model.state_dict())
+    assert any("running_mean" in name for name in before)
+    for task in range(2):
+        learner.begin_task(task)
+        at = copied(learner.model.state_dict())
+        batches = batches_of(3, task=task)
+        for batch in batches:
+            learner.observe(batch)
+            now = learner.model.state_dict()
+            assert all(torch.equal(value, now[name]) for name, value in at.items())
+        learner.end_task(batches)
+        assert gdumb.initial.keys() == before.keys()
+        assert all(torch.equal(value, gdumb.initial[name]) for name, value in before.items())
+    steps = 2 * 3  # epochs, of 36 rows in batches of 16
+    assert int(learner.model[1].num_batches_tracked) == steps
+
+
+def normed():
+    return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4))
 
 
 def test_it_trains_from_the_initial_weights_on_the_memory_alone():

@@ -28,6 +28,19 @@ def test_it_sees_features_and_layers_of_one_pass_and_no_more():
     assert glimpse.features.requires_grad
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_passes_in_another_mode_are_passed_over(training):
+    model, glimpse = net().train(training), Glimpse()
+    glimpse.watch(model, ["backbone"])
+    x = torch.rand(5, 4)
+    model.train(not training)(x + 1)
+    assert glimpse.maps == {}
+    model.train(training)(x)
+    assert torch.equal(glimpse.features, model.embed(x))
+    assert torch.equal(glimpse.maps["backbone"], model.backbone(x))
+    assert hooks(model) == 0
+
+
 def test_watching_again_after_a_pass_that_failed_leaves_one_hook_each():
     model, glimpse = net(), Glimpse()
     for _ in range(3):

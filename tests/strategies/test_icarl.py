@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from strategy_models import (
@@ -12,7 +14,7 @@ from strategy_models import (
 )
 from torch.nn import functional as F
 
-from lifelong import Batch, ICaRL, Learner, TaskSpec
+from lifelong import Batch, ICaRL, Learner, Strategy, TaskSpec
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.memory import herding
 from lifelong.nets import MASKED, MLP, Classifier, GrowingHead, NearestMeanHead
@@ -121,17 +123,80 @@ def test_a_class_that_comes_again_chooses_among_old_and_new_rows():
     assert held - first
 
 
-def test_a_class_whose_exemplars_are_erased_keeps_its_mean():
+def test_the_mean_of_a_class_follows_its_exemplars_when_some_are_erased():
     icarl = ICaRL(8)
     learner, _ = taught(nearest, icarl)
-    mean = learner.model.head.means[0]
+    held = icarl.exemplars
+    before = learner.model.head.means.clone()
+    learner.forget(held["key"][(held["y"] == 0) & (torch.arange(8) > 0)])
+    assert icarl.lost == [0]
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    features = F.normalize(learner.model.embed(icarl.exemplars["x"][:1]), dim=1).detach()[0]
+    learner.observe(batches_of(1, classes=(2, 3), task=1)[0])
+    assert icarl.lost == []
+    means = learner.model.head.means
+    torch.testing.assert_close(means[0], features)
+    torch.testing.assert_close(means[1], before[1])
+    assert means[2:].isnan().all()
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_class_whose_exemplars_are_all_erased_has_no_mean_and_is_not_predicted(steps):
+    icarl = ICaRL(2)  # one for each class, whose mean is the features of that row
+    learner, _ = taught(nearest, icarl)
+    row = F.normalize(learner.model.embed(icarl.exemplars["x"][:1]), dim=1).detach()[0]
+    torch.testing.assert_close(learner.model.head.means[0], row)
     learner.forget(icarl.exemplars["key"][icarl.exemplars["y"] == 0])
-    assert icarl.exemplars["y"].tolist() == [1] * 4
-    learn(learner, 1, batches_of(4, classes=(2, 3), task=1), (2, 3))
-    torch.testing.assert_close(learner.model.head.means[0], mean)
-    learner.forget(icarl.exemplars["key"])
-    learn(learner, 2, batches_of(4, classes=(2, 3), task=2), (2, 3))
-    assert set(icarl.exemplars["y"].tolist()) == {2, 3}
+    batches = batches_of(2, classes=(1,), task=1)
+    learner.begin_task(TaskSpec(1, (1,)))
+    for batch in batches[:steps]:
+        learner.observe(batch)
+    if not steps:
+        learner.end_task(batches)
+    assert learner.model.head.means[0].isnan().all()
+    assert (learner.predict(torch.randn(4, 3))[:, 0] == MASKED).all()
+
+
+def test_a_step_that_fails_computes_no_mean():
+    icarl = ICaRL(2)
+    learner, _ = taught(nearest, icarl)
+    before = learner.model.head.means.clone()
+    learner.forget(icarl.exemplars["key"][:1])
+    with pytest.raises(InvalidBatch, match="NaN or infinity"):
+        learner.observe(Batch.of(torch.full((2, 3), torch.inf), torch.tensor([0, 1])))
+    assert torch.equal(learner.model.head.means, before)
+    assert icarl.lost == [0]
+
+
+def test_rows_count_by_the_weights_they_come_with():
+    learner = learner_of([Weighted(), ICaRL(20), seen := Capture()])
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    loss = learner.observe(batches_of(1)[0])
+    batch, output = seen.batches[-1], seen.outputs[-1]
+    total = 0.0
+    for i, w in enumerate(range(6)):
+        total += w * sum(bits(output[i, c], float(batch.y[i] == c)) for c in range(4))
+    torch.testing.assert_close(loss, total / 15)
+    learner.strategies[0].times = 0.0
+    assert float(learner.observe(batch)) == 0.0
+
+
+class Weighted(Strategy):
+    times = 1.0
+
+    def extend(self, learner, batch):
+        return replace(batch, weight=self.times * torch.arange(len(batch)).float())
+
+
+def test_outputs_may_come_in_the_middle_of_a_task():
+    learner, _ = taught(growing, ICaRL(8))
+    batches = batches_of(2, classes=(2, 3), task=1)
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    learner.observe(batches[0])
+    learner.model.head.grow(TaskSpec(2, (4, 5)))
+    learner.optimizer.add_param_group({"params": list(learner.model.head.blocks[-1].parameters())})
+    learner.grown()
+    assert learner.observe(batches[1]).isfinite()
 
 
 def test_a_resumed_run_with_class_means_ends_the_same(tmp_path):

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategy_models import Capture, batches_of, growing, learn, learner_of, mlp, multi_head
+from torch.nn import functional as F
 from torch.optim import SGD
 
 from lifelong import OGD, Batch, Learner
@@ -107,13 +108,59 @@ def test_an_orthonormal_basis_spans_what_it_should(seed, held, count, alike):
         dim=1, keepdim=True).clamp(min=1e-9))), rtol=1e-4)  # fmt: skip
 
 
+def recovered(ogd, learner, x):
+    """How well some direction of the first layer gives a row's values back, up to their scale."""
+    start, stop = ogd.spans["layers.0.weight"]
+    directions = ogd.basis[:, start:stop].view(
+        len(ogd.basis), *learner.model.layers[0].weight.shape
+    )
+    spans = directions.flatten(0, 1)
+    spans = spans[spans.norm(dim=1) > 1e-6]
+    return 0.0 if not len(spans) else float(F.cosine_similarity(spans, x, dim=1).abs().max())
+
+
+def test_a_direction_gives_its_row_back_and_forget_leaves_no_trace():
+    learner = learner_of(ogd := OGD(1))
+    batches = batches_of(1, rows=1)
+    learn(learner, 0, batches)
+    assert recovered(ogd, learner, batches[0].x) > 0.9999
+    learner.forget(batches[0].key)
+    assert recovered(ogd, learner, batches[0].x) == 0.0
+    assert len(ogd.keys) == len(ogd.origin) == 0
+    learn(learner, 1, batches_of(2, task=1))
+    assert len(ogd.basis) == 1
+
+
+def test_forgetting_a_row_is_as_if_neither_its_task_nor_those_after_it_had_been_there():
+    learner = learner_of(ogd := OGD(40))
+    tasks = [batches_of(1, task=task, rows=4) for task in range(3)]
+    held = []
+    for task, batches in enumerate(tasks):
+        learn(learner, task, batches)
+        held.append(ogd.basis.clone())
+    learner.forget([-1, 77])
+    assert torch.equal(ogd.basis, held[2])
+    learner.forget(tasks[1][0].key[:1])
+    assert torch.equal(ogd.basis, held[0])
+    assert ogd.owner.tolist() == [0] * len(held[0])
+    assert sorted(ogd.keys.tolist()) == sorted(tasks[0][0].key.tolist())
+    learn(learner, 3, batches_of(1, task=3, rows=4))
+    assert ogd.owner.unique().tolist() == [0, 3]
+    learner.forget(tasks[0][0].key[:1])
+    assert len(ogd.basis) == 0
+
+
 def test_a_damaged_state_is_refused():
     ogd = OGD(5)
     learner = learner_of(ogd)
     learn(learner, 0, batches_of(2))
     state = learner.state_dict()
     part = state["strategies"][0]["state"]
-    for name, value in (("basis", part["basis"][:, :-1]), ("owner", part["owner"][:-1])):
+    for name, value in (
+        ("basis", part["basis"][:, :-1]),
+        ("owner", part["owner"][:-1]),
+        ("keys", part["keys"][:-1]),
+    ):
         other = learner_of(OGD(5))
         damaged = [{"kind": "OGD", "state": {**part, name: value}}]
         with pytest.raises(StateMismatch, match="damaged"):

@@ -6,7 +6,15 @@ from strategy_models import Capture, batches_of, growing, learn, learner_of, mul
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import FeatureDistillation, LwF, Replay, TaskSpec
+from lifelong import (
+    MIR,
+    FeatureDistillation,
+    LwF,
+    PooledDistillation,
+    Replay,
+    Strategy,
+    TaskSpec,
+)
 from lifelong.core.features import tapped
 
 
@@ -110,6 +118,34 @@ def test_no_hook_stays_on_the_model():
     for task in range(2):
         learn(learner, task, batches_of(2, task=task))
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in learner.model.modules())
+
+
+@pytest.mark.parametrize("kind", [FeatureDistillation, PooledDistillation])
+def test_it_looks_at_the_real_pass_and_not_at_one_that_is_imagined(kind):
+    learner = learner_of([kind(1.0), MIR(40, rows=2), seen := Capture()])
+    for task in range(2):
+        learn(learner, task, batches_of(3, task=task))
+    assert len(seen.batches[-1]) == 8
+
+
+def test_a_step_that_fails_leaves_no_hook():
+    class Failing(Strategy):
+        fails = False
+
+        def extend(self, learner, batch):
+            if self.fails:
+                raise OSError("no memory")
+            return batch
+
+    learner = learner_of([FeatureDistillation(1.0), failing := Failing()])
+    own = learner.model.register_forward_pre_hook(lambda module, inputs: None)
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(1)
+    failing.fails = True
+    with pytest.raises(OSError, match="no memory"):
+        learner.observe(batches_of(1, task=1)[0])
+    left = [m._forward_pre_hooks | m._forward_hooks for m in learner.model.modules()]
+    assert [n for hooks in left for n in hooks] == [own.id]
 
 
 @pytest.mark.parametrize(

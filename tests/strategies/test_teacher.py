@@ -6,6 +6,7 @@ from strategy_models import batches_of, growing, learner_of, multi_head
 from torch import nn
 
 from lifelong import TaskSpec
+from lifelong.nets import MLP, Classifier, NearestMeanHead
 from lifelong.strategies.teacher import Frozen, answers, checked_rows, chosen, snapshot, softened
 
 
@@ -81,3 +82,16 @@ def test_a_snapshot_is_a_copy_with_buffers():
     assert taken.keys() == {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
     net(torch.randn(8, 2))
     assert not taken["running_mean"].any()
+
+
+def test_a_teacher_with_class_means_answers_logits_as_its_student_does():
+    def net():
+        return Classifier(MLP(3, hidden=(5,)), NearestMeanHead(nn.Linear(5, 4)))
+
+    learner = learner_of([], net)
+    learner.model.head.fill(torch.eye(4, 5))
+    batch = batches_of(1)[0]
+    logits = learner.output(batch)  # it is learning
+    taught = answers(learner, Frozen().of(learner, snapshot(learner.model)), batch)
+    torch.testing.assert_close(taught, logits.detach())
+    assert not torch.allclose(learner.predict(batch.x), taught)

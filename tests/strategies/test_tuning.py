@@ -2,9 +2,10 @@ import pytest
 import torch
 from strategy_models import batches_of, copied, growing, learn, learner_of, seeded
 from strategy_models import mlp as fixed
+from torch import nn
 from torch.nn import functional as F
 
-from lifelong import EEIL, GDumb, Replay
+from lifelong import EEIL, XDER, GDumb, Replay
 from lifelong.core.errors import NonFiniteLoss
 from lifelong.strategies.tuning import check_training, cosine, tune
 
@@ -59,6 +60,48 @@ def test_a_head_may_grow_and_momentum_of_the_optimizer_stays(kind):
         learner.consolidate(batches)
         for i, state in enumerate(learner.optimizer.state.values()):
             assert torch.equal(state["exp_avg"], moments[str(i)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "expected"),
+    [(33, 32, [33]), (34, 32, [32, 2]), (65, 32, [32, 33]), (1, 32, [1]), (3, 1, [1, 1, 1])],
+)
+def test_a_single_row_that_is_left_joins_the_step_before(rows, size, expected):
+    seen = []
+    learner = learner_of(replay := Replay(100))
+    learner.observe(batches_of(1, rows=rows)[0])
+    learner.model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    tune(learner, replay.memory, torch.Generator(), epochs=1, batch=size, rate=lambda at: 0.1)
+    assert seen == expected
+
+
+@pytest.mark.parametrize(("kind", "rows"), [(EEIL, 33), (GDumb, 17)])
+def test_norms_can_be_tuned_on_any_number_of_rows(kind, rows):
+    learner = learner_of(kind(50, epochs=1), normed)
+    learn(learner, 0, batches_of(1, rows=rows))
+    assert all(p.isfinite().all() for p in learner.parameters.values())
+
+
+def normed():
+    return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4))
+
+
+@pytest.mark.parametrize("kind", [EEIL, GDumb, XDER])
+@pytest.mark.parametrize("observed", [True, False])
+def test_a_task_ends_with_a_memory_that_is_empty(kind, observed):
+    learner = learner_of(kind(50), normed)
+    batches = batches_of(2)
+    before = copied(learner.model.state_dict())
+    learner.begin_task(0)
+    for batch in batches[: 2 * observed]:
+        learner.observe(batch)
+        learner.forget(batch.key)
+    if kind is not GDumb:
+        before = copied(learner.model.state_dict())
+    learner.end_task(batches)
+    assert learner.current is None
+    after = learner.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 @pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch": 0}, {"lr": 0.0}, {"lr": -1.0}])
