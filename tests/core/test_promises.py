@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD
 
 from lifelong import EWC, L2, MAS, Batch, DERpp, Learner, LwF, TaskSpec
-from lifelong.core.errors import NonFiniteLoss
+from lifelong.core.errors import InvalidBatch, NonFiniteLoss
 
 
 def rows(count: int = 8) -> Batch:
@@ -112,7 +112,7 @@ def test_consolidating_happens_whole_or_not_at_all():
     learner.begin_task(0)
     learner.observe(rows())
     bad = Batch.of(torch.full((2, 4), torch.nan), torch.tensor([0, 1]))
-    with pytest.raises(NonFiniteLoss):
+    with pytest.raises(InvalidBatch, match="x holds NaN or infinity in 2 of 2 rows"):
         learner.end_task([rows(), bad])
     assert learner.current == 0
     assert learner.strategies[0].importance == {}
