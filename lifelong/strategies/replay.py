@@ -107,6 +107,8 @@ class Replay(Strategy):
         if not self.due(learner):
             return {}
         drawn = self.memory.draw(rows or self.rows or batch.new, self.generator, times)
+        if self.memory.device == learner.device:
+            return drawn
         return {name: column.to(learner.device) for name, column in drawn.items()}
 
     def due(self, learner: Learner) -> bool:
