@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from math import prod
 from typing import Any
@@ -26,6 +27,9 @@ SHARED = {
     torch.float64,
 }
 """Element types that torch and numpy both have; the others are copied as integers of their size."""
+
+AT_ONCE = 4096
+"""Rows of a file that are read at a time."""
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -94,9 +98,21 @@ class Column:
         """Copy the rows of slots, int64 on the column's device."""
         if self.file is None:
             return self.data.index_select(0, index)
+        if self.file.budget is not None and len(index) and self.size and hasattr(os, "pread"):
+            return self._read(index.numpy())
         taken = torch.empty(len(index), *self.shape, dtype=self.data.dtype)
         for span in self.spans(len(index), READ):
             torch.index_select(self.data, 0, index[span], out=taken[span])
+        return taken
+
+    def _read(self, rows: Slots) -> Tensor:
+        """Copy rows past the map of a file, a few thousand at a time."""
+        assert self.file is not None
+        taken = torch.empty(len(rows), *self.shape, dtype=self.data.dtype)
+        for start in range(0, len(rows), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            read = torch.frombuffer(self.file.read(rows[part], self.size), dtype=taken.dtype)
+            taken[part] = read.view(-1, *self.shape)
         return taken
 
     def erase(self, start: int, stop: int) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 READ = 64 << 10
 """Bytes that the system may map around an address that is read."""
@@ -38,7 +42,8 @@ class MappedFile:
     """
 
     def __init__(self, path: Path, size: int) -> None:
-        self.map = _map(path, max(size, 1))
+        self.map, self._descriptor = _map(path, max(size, 1))
+        weakref.finalize(self, os.close, self._descriptor)
         self.budget: int | None = None
         """Bytes that may be mapped between two releases; None for all of them."""
         self._touched = 0
@@ -61,6 +66,15 @@ class MappedFile:
             yield slice(start, stop)
             self._touched += (stop - start) * cost
 
+    def read(self, rows: NDArray[np.int64], size: int) -> bytearray:
+        """Copy rows of `size` bytes each, past the map, so that none of their pages stays mapped.
+
+        Reading through the map brings in `READ` bytes around each row: what takes a call to the
+        system a row here takes two there, and again when the pages are wanted back.
+        """
+        at, file = (rows * size).tolist(), self._descriptor
+        return bytearray().join([os.pread(file, size, place) for place in at])
+
     def release(self) -> None:
         """Unmap the pages; what was written stays in the file."""
         if hasattr(mmap, "MADV_DONTNEED"):
@@ -77,7 +91,7 @@ def share_budget(files: list[MappedFile], budget: int) -> None:
         budget -= min(len(file.map), share)
 
 
-def _map(path: Path, size: int) -> mmap.mmap:
+def _map(path: Path, size: int) -> tuple[mmap.mmap, int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
@@ -88,12 +102,17 @@ def _map(path: Path, size: int) -> mmap.mmap:
             else:
                 file.truncate(size)
             mapped = mmap.mmap(file.fileno(), size)
+            descriptor = os.dup(file.fileno())
         for advice in ("MADV_NOHUGEPAGE", "MADV_RANDOM"):  # else one touch may map megabytes
             if hasattr(mmap, advice):
                 with suppress(OSError):  # a kernel without huge pages
                     mapped.madvise(getattr(mmap, advice))
-        os.replace(new, path)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.close(descriptor)
+            raise
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    return mapped
+    return mapped, descriptor

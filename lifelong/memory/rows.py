@@ -18,7 +18,7 @@ from lifelong.memory.column import Column
 from lifelong.memory.paging import MappedFile, share_budget
 from lifelong.memory.slots import Slots
 
-RESIDENT = 32 << 20
+RESIDENT = 16 << 20
 """Bytes of files that all columns together may keep mapped between two releases."""
 
 SHIFTED = 4096

@@ -1,9 +1,15 @@
+import gc
+import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from lifelong.memory.column import Column
 from lifelong.memory.paging import MappedFile, share_budget
 
 RESIDENT = """
@@ -52,3 +58,31 @@ def test_no_more_is_touched_than_may_stay_mapped(tmp_path: Path) -> None:
     assert len(released) == 1
     assert len(list(file.spans(1, 99))) == 1
     assert len(released) == 2
+
+
+def test_rows_are_read_past_the_map_as_they_were_written_through_it(tmp_path):
+    file = MappedFile(tmp_path / "x.bin", 6 * 4)
+    np.frombuffer(file.map, dtype=np.uint8)[:] = np.arange(24)
+    assert file.read(np.array([5, 0, 5]), 4) == bytes([20, 21, 22, 23, 0, 1, 2, 3, 20, 21, 22, 23])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.bfloat16, torch.float64])
+def test_a_column_reads_the_same_past_the_map(tmp_path, dtype):
+    values = (torch.rand(50, 3) * 5).to(dtype)
+    file = MappedFile(tmp_path / "x.bin", 50 * 3 * dtype.itemsize)
+    column = Column(torch.Size((50, 3)), dtype, torch.device("cpu"), file)
+    column.put(np.arange(50), values)
+    file.budget = mmap.PAGESIZE  # no longer mapped whole
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(column.take(order), values[order])
+    assert column.take(order[:0]).shape == (0, 3)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="reads /proc")
+def test_a_file_that_is_gone_leaves_no_descriptor(tmp_path):
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        MappedFile(tmp_path / "x.bin", 100)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
