@@ -20,7 +20,6 @@ from lifelong.nets import (
     Classifier,
     GrowingHead,
     MultiHead,
-    NearestMeanHead,
     Pixels,
     ResNet18,
     SmallCNN,
@@ -134,14 +133,14 @@ def _model(config: Config, stream: Stream) -> nn.Module:
     if config["augment"]:
         front = nn.Sequential(Augment(), front)
     if config["head"] == "multi":
-        return _initialised(TaskClassifier(backbone, MultiHead(backbone.features), front), config)
-    head: nn.Module = GrowingHead(backbone.features)
-    if config["head"] == "fixed":
-        outputs = 1 + max(int(task.train.y.max()) for task in stream.tasks)
-        head = nn.Linear(backbone.features, outputs)
-    if recipes.nearest_mean(config["strategy"]):
-        head = NearestMeanHead(head)
-    return _initialised(Classifier(backbone, head, front), config)
+        model: nn.Module = TaskClassifier(backbone, MultiHead(backbone.features), front)
+    else:
+        head: nn.Module = GrowingHead(backbone.features)
+        if config["head"] == "fixed":
+            outputs = 1 + max(int(task.train.y.max()) for task in stream.tasks)
+            head = nn.Linear(backbone.features, outputs)
+        model = Classifier(backbone, head, front)
+    return _initialised(recipes.network(config["strategy"], model), config)
 
 
 def _initialised(model: nn.Module, config: Config) -> nn.Module:

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from torch import nn
+
 from lifelong.bench.hybrids import HYBRIDS
 from lifelong.core.errors import UnknownName
+from lifelong.core.forward import wants_task
 from lifelong.core.strategy import Strategy
+from lifelong.nets import Classifier, NearestMeanHead
 from lifelong.strategies import (
     AGEM,
     DER,
@@ -63,7 +67,7 @@ class Recipe:
             those that it cannot do without, joined by ", ".
         paper: where it comes from.
         bound: the rows it may train on, if it is a bound.
-        nearest_mean: whether a head that is not told the task shall classify by class means.
+        network: what it makes of a suite's network, where it needs one of its own.
     """
 
     make: Callable[..., Strategy] | None
@@ -72,7 +76,7 @@ class Recipe:
     needs: str
     paper: str
     bound: Bound | None = None
-    nearest_mean: bool = False
+    network: Callable[[nn.Module], nn.Module] | None = None
 
     def settings(self) -> dict[str, Any]:
         """Name the settings with their defaults.
@@ -137,6 +141,13 @@ def _growing_lwf(
     return Adaptive(LwF(strength, temperature=temperature), schedule=ClassRatio(power))
 
 
+def _nearest_mean(model: nn.Module) -> nn.Module:
+    """Let a head that is not told the task classify by class means."""
+    if isinstance(model, Classifier) and not wants_task(model):
+        model.head = NearestMeanHead(model.head)
+    return model
+
+
 RECIPES: Mapping[str, Recipe] = {
     "fine-tune": Recipe(None, "none", "nothing", "nothing", "the lower bound"),
     "joint": Recipe(None, "bound", "all rows", "all tasks at once", "the upper bound", "joint"),
@@ -176,7 +187,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mir": Recipe(MIR, "replay", "rows", "nothing", "arXiv:1908.04742"),
     "gdumb": Recipe(GDumb, "replay", "rows, P", "boundaries", "Prabhu et al. 2020"),
     "icarl": Recipe(
-        ICaRL, "replay", "rows, P", "boundaries", "arXiv:1611.07725", nearest_mean=True
+        ICaRL, "replay", "rows, P", "boundaries", "arXiv:1611.07725", network=_nearest_mean
     ),
     "eeil": Recipe(EEIL, "replay", "rows", "boundaries", "arXiv:1807.09536"),
     "bic": Recipe(BiC, "replay", "rows", "boundaries", "arXiv:1905.13260"),
@@ -258,9 +269,17 @@ def make(name: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Strategy]
     return made
 
 
-def nearest_mean(name: str) -> bool:
-    """Tell whether a strategy in a combination classifies by class means."""
-    return any(RECIPES[part].nearest_mean for part in parts(name))
+def network(name: str, model: nn.Module) -> nn.Module:
+    """Make of a suite's network the one that a combination needs.
+
+    Example:
+        >>> network("ewc+replay", nn.Linear(4, 2))
+        Linear(in_features=4, out_features=2, bias=True)
+    """
+    for part in parts(name):
+        make_of = RECIPES[part].network
+        model = model if make_of is None else make_of(model)
+    return model
 
 
 def bound(name: str) -> Bound | None:
