@@ -31,6 +31,9 @@ SHARED = {
 AT_ONCE = 4096
 """Rows of a file that are read at a time."""
 
+JOINED = 512
+"""Bytes of a row from which on it pays to gather behind other rows, not to join them afterwards."""
+
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -94,8 +97,19 @@ class Column:
         for span in self.spans(len(slots), WRITE):
             self.array[slots[span]] = given[span]
 
-    def take(self, index: Tensor) -> Tensor:
-        """Copy the rows of slots, int64 on the column's device."""
+    def take(self, index: Tensor, behind: Tensor | None = None) -> Tensor:
+        """Copy the rows of slots, int64 on the column's device; behind other rows, if given.
+
+        Example:
+            >>> column = Column(torch.Size([3]), torch.float32, torch.device("cpu"))
+            >>> column.take(torch.tensor([2]), behind=torch.ones(2)).tolist()
+            [1.0, 1.0, 0.0]
+        """
+        if behind is not None:
+            alike = behind.dtype is self.data.dtype and not behind.requires_grad
+            if alike and self.file is None and self.size >= JOINED:
+                return self._gather(index, behind)
+            return torch.cat((behind, self.take(index)))
         if self.file is None:
             return self.data.index_select(0, index)
         if self.file.budget is not None and len(index) and self.size and hasattr(os, "pread"):
@@ -104,6 +118,14 @@ class Column:
         for span in self.spans(len(index), READ):
             torch.index_select(self.data, 0, index[span], out=taken[span])
         return taken
+
+    def _gather(self, index: Tensor, behind: Tensor) -> Tensor:
+        """Copy rows straight to where they shall be, which saves a pass over them."""
+        front = len(behind)
+        whole = self.data.new_empty(front + len(index), *self.shape)
+        whole[:front] = behind
+        torch.index_select(self.data, 0, index, out=whole[front:])
+        return whole
 
     def _read(self, rows: Slots) -> Tensor:
         """Copy rows past the map of a file, a few thousand at a time."""

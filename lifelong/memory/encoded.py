@@ -95,9 +95,14 @@ class Encoded(Rows):
         super().put(slots, plain, source)
         super().put(slots, coded)
 
-    def take(self, slots: Slots) -> dict[str, Tensor]:
+    def take(self, slots: Slots, behind: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Read rows and decode them."""
-        return self._decoded(super().take(slots))
+        front = behind or {}
+        plain = {name: rows for name, rows in front.items() if name not in self.codecs}
+        taken = self._decoded(super().take(slots, plain))
+        for name in self.codecs.keys() & front.keys():
+            taken[name] = torch.cat((front[name], taken[name]))
+        return taken
 
     def first(self, rows: int) -> dict[str, Tensor]:
         """Read the first rows and decode them."""

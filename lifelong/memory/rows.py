@@ -159,12 +159,21 @@ class Rows:
         """
         return self.take(self._slots(slots).numpy())
 
-    def take(self, slots: Slots) -> dict[str, Tensor]:
-        """Copy the rows of slots on the host that are known to be within the capacity."""
+    def take(self, slots: Slots, behind: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Copy the rows of slots on the host that are known to be within the capacity.
+
+        Args:
+            slots: (rows,) int64.
+            behind: rows that fit, on the same device, for the columns named to begin with.
+        """
         index = torch.from_numpy(slots)
         if self.device.type != "cpu":
             index = index.to(self.device, non_blocking=True)
-        return {name: column.take(index) for name, column in self._columns.items()}
+        if behind is None:
+            return {name: column.take(index) for name, column in self._columns.items()}
+        return {
+            name: column.take(index, behind.get(name)) for name, column in self._columns.items()
+        }
 
     def stored(self, rows: int) -> dict[str, Tensor]:
         """Copy the first rows as they lie in their slots."""

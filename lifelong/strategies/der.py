@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.nets.heads import MASKED
@@ -53,13 +53,9 @@ class DER(Replay):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append rows whose labels do not count (weight 0), and remember their stored outputs."""
-        self._logits = None
-        drawn = self.draw(learner, batch)
-        if not drawn:
-            return batch
-        batch, rows = appended(batch, drawn)
-        self._logits = rows, drawn["logits"]
-        return batch
+        longer, drawn = self.extended(learner, batch, weight=0.0)
+        self._logits = (slice(len(batch), len(longer)), drawn["logits"]) if drawn else None
+        return longer
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Squared distance between the outputs now and then."""
@@ -127,14 +123,13 @@ class DERpp(DER):
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append one draw for its outputs and another for its labels."""
         self._logits = self._labelled = None
-        drawn = self.draw(learner, batch, times=2)
-        if not drawn:
-            return batch
-        batch, rows = appended(batch, drawn)
-        middle = (rows.start + rows.stop) // 2
-        self._logits = slice(rows.start, middle), drawn["logits"][: middle - rows.start]
-        self._labelled = slice(middle, rows.stop)
-        return batch
+        longer, drawn = self.extended(learner, batch, times=2, weight=0.0)
+        if drawn:
+            start, stop = len(batch), len(longer)
+            middle = (start + stop) // 2
+            self._logits = slice(start, middle), drawn["logits"][: middle - start]
+            self._labelled = slice(middle, stop)
+        return longer
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """DER's distance, and the loss of the second draw."""
@@ -144,10 +139,3 @@ class DERpp(DER):
         labelled = replace(batch.rows(self._labelled), weight=None)
         known = learner.mean_loss(output[self._labelled], labelled)
         return torch.add(distance, known, alpha=self.label_strength)
-
-
-def appended(batch: Batch, drawn: dict[str, Tensor]) -> tuple[Batch, slice]:
-    """Append rows with weight 0; say where they are."""
-    drawn = {**drawn, "weight": torch.zeros(len(drawn["y"]), device=drawn["y"].device)}
-    longer = batch.extended(batch_of_columns(drawn))
-    return longer, slice(len(batch), len(longer))

@@ -120,7 +120,7 @@ class DGR(Strategy):
         if self.targets == "hard" or self._made.start is None:
             return 0.0
         # Classes that are new since are taught to be none of the old rows.
-        return self.tasks * softened(output[self._made], self._taught, self.temperature)
+        return softened(output[self._made], self._taught, self.temperature, self.tasks)
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Let the generator learn from the new rows and from those that it made before."""

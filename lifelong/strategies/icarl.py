@@ -19,7 +19,6 @@ from lifelong.core.strategy import State, Strategy
 from lifelong.memory import herding
 from lifelong.memory.rows import same_length
 from lifelong.nets import NearestMeanHead
-from lifelong.strategies.der import appended
 from lifelong.strategies.er_ace import uncounted
 from lifelong.strategies.teacher import Frozen, answers, snapshot
 from lifelong.strategies.xder import classes_so_far
@@ -96,9 +95,12 @@ class ICaRL(Strategy):
         if self.exemplars and len(self.exemplars["y"]):
             order = torch.randperm(len(self.exemplars["y"]), generator=self.generator)
             drawn = order[: self.rows or batch.new].to(learner.device)
-            batch, rows = appended(batch, {n: c[drawn] for n, c in self.exemplars.items()})
-            index.append(torch.arange(rows.start, rows.stop))
-            weights.append(weight.new_ones(len(index[1]), device=learner.device))
+            columns = {name: column[drawn] for name, column in self.exemplars.items()}
+            columns["weight"] = torch.zeros(len(drawn), device=learner.device)
+            more = batch_of_columns(columns)
+            index.append(torch.arange(len(batch), len(batch) + len(more)))
+            weights.append(weight.new_ones(len(more), device=learner.device))
+            batch = batch.extended(more)
         self._index, self._weight = torch.cat(index).to(learner.device), torch.cat(weights)
         return batch
 

@@ -101,15 +101,14 @@ class LwF(Strategy):
         asked = batch if whole else batch.rows(where)
         taught = answers(learner, teacher, asked)[:, : self.width]
         student: Tensor = output if whole else output[where]
-        if learner.task_aware:
-            heads = [
-                softened(student[:, classes], taught[:, classes], self.temperature)
-                for classes in self.known
-            ]
-            mean = torch.stack(heads).mean()
-        else:
-            mean = softened(student, taught, self.temperature)
-        return self.strength * (len(self.known) if self.per_task else 1) * mean
+        strength = self.strength * (len(self.known) if self.per_task else 1)
+        if not learner.task_aware:
+            return softened(student, taught, self.temperature, strength)
+        heads = [
+            softened(student[:, classes], taught[:, classes], self.temperature, strength)
+            for classes in self.known
+        ]
+        return torch.stack(heads).mean()
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Take the model as it is for the next teacher."""

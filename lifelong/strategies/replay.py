@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -83,8 +84,7 @@ class Replay(Strategy):
             InvalidBatch: the new rows could not be kept, for their columns, values or groups.
             BudgetTooSmall: the memory has no room for a row of each class, or task.
         """
-        drawn = self.draw(learner, batch)
-        return batch.extended(batch_of_columns(drawn)) if drawn else batch
+        return self.extended(learner, batch)[0]
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows to the memory."""
@@ -110,6 +110,31 @@ class Replay(Strategy):
         if self.memory.device == learner.device:
             return drawn
         return {name: column.to(learner.device) for name, column in drawn.items()}
+
+    def extended(
+        self, learner: Learner, batch: Batch, times: int = 1, weight: float = 1.0
+    ) -> tuple[Batch, dict[str, Tensor]]:
+        """Draw as `draw` does, and append the rows to a batch.
+
+        Returns:
+            The batch with the rows, which have this weight in the loss, and every column drawn;
+            no columns where this batch is to be learned alone.
+        """
+        if self.memory.device != learner.device:
+            drawn = self.draw(learner, batch, times)
+            longer = batch.extended(batch_of_columns(drawn)) if drawn else batch
+        else:
+            self.check(learner, batch)
+            if not self.due(learner):
+                return batch, {}
+            front = {name: column for name, column in batch.columns() if name != "weight"}
+            drawn = self.memory.draw(self.rows or batch.new, self.generator, times, front)
+            longer = replace(batch_of_columns(drawn), new=batch.new)
+        if drawn and (batch.weight is not None or weight != 1):
+            weights = torch.full((len(longer),), weight, device=batch.y.device)
+            weights[: len(batch)] = 1 if batch.weight is None else batch.weight
+            longer = replace(longer, weight=weights)
+        return longer, drawn
 
     def due(self, learner: Learner) -> bool:
         """Tell whether the next batch is one to replay with, and there are rows for it."""

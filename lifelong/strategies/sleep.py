@@ -128,7 +128,7 @@ class Sleep(Strategy):
             loss = learner.mean_loss(output, batch)
             if self.strength:
                 taught = self._teach(learner, teachers, batch)
-                loss = loss + self.strength * softened(output, taught, self.temperature)
+                loss = loss + softened(output, taught, self.temperature, self.strength)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()

@@ -60,10 +60,10 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def softened(student: Tensor, taught: Tensor, temperature: float) -> Tensor:
+def softened(student: Tensor, taught: Tensor, temperature: float, strength: float = 1.0) -> Tensor:
     """Compute the cross-entropy between softened answers; the mean over rows.
 
-    T**2 * mean of -sum_c softmax(taught / T)_c * log softmax(student / T)_c
+    strength * T**2 * mean of -sum_c softmax(taught / T)_c * log softmax(student / T)_c
 
     Outputs that the student has beyond the teacher's are taught a probability of 0.
 
@@ -71,14 +71,15 @@ def softened(student: Tensor, taught: Tensor, temperature: float) -> Tensor:
         >>> softened(torch.zeros(2, 4), torch.zeros(2, 4), 1.0)
         tensor(1.3863)
     """
+    # Factors go to the targets, which have no gradient: that leaves the fewest operations to it.
     target = F.softmax(taught.float() / temperature, 1)
+    target *= -strength * temperature**2 / len(target)
     lacking = student.shape[1] - taught.shape[1]
     if lacking:
         target = F.pad(target, (0, lacking))
     answer = F.log_softmax(student.float() / temperature, 1)
     # The sum of products as one operation: cross_entropy takes five, and as many backwards.
-    agreement = torch.dot(answer.flatten(), target.flatten())
-    return agreement * (-(temperature**2) / len(target))
+    return torch.dot(answer.flatten(), target.flatten())
 
 
 def chosen(batch: Batch, rows: Rows) -> slice:
