@@ -56,6 +56,7 @@ class BiC(Replay):
         (450, 50)
     """
 
+    own_pace: ClassVar[bool] = True
     state: ClassVar[tuple[str, ...]] = ("memory", "aside", "seen")
     row_losses = True
     only_read: ClassVar[tuple[str, ...]] = ("memory", "aside")

@@ -49,6 +49,7 @@ class CleanReplay(Replay):
         0
     """
 
+    own_pace: ClassVar[bool] = True
     state: ClassVar[tuple[str, ...]] = ("memory", "counts")
 
     def __init__(

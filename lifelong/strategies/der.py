@@ -75,6 +75,12 @@ class DER(Replay):
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows with the outputs they have just had."""
         self._logits = None
+        self.store(learner, batch, output)
+
+    def store(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Offer the new rows with their outputs; those of the model as it is where none are."""
+        if output is None:
+            output = learner.predict(batch.x, batch.task)
         logits = self.answers(learner, batch, output)
         width = logits.shape[1]
         if width > self.width:

@@ -37,6 +37,7 @@ class EEIL(Replay):
         'balanced'
     """
 
+    own_pace: ClassVar[bool] = True
     only_read: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __init__(

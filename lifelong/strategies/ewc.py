@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -12,6 +11,7 @@ from lifelong.core.batch import Batch
 from lifelong.core.importance import fisher
 from lifelong.core.learner import Learner
 from lifelong.strategies.quadratic import Quadratic
+from lifelong.strategies.sample import checked_rows, sampled
 
 
 class EWC(Quadratic):
@@ -32,10 +32,11 @@ class EWC(Quadratic):
         decay: None for one term a task; 0 to 1 for online EWC.
         fisher: "empirical" (the labels of the data), "true" (expectation over the model's own
             predictions: one backward pass a class) or "sampled" (one label drawn for each row).
-        batches: measure the Fisher information on this many batches; None for all of the task.
+        rows: measure the Fisher information on so many rows of the task, drawn at random; None
+            for all, which costs a little more than another pass over them.
 
     Raises:
-        ValueError: a negative strength, or a decay outside 0 to 1.
+        ValueError: a negative strength, a decay outside 0 to 1, or no rows.
 
     Example:
         >>> EWC(strength=100.0).decay is None
@@ -50,24 +51,22 @@ class EWC(Quadratic):
         *,
         decay: float | None = None,
         fisher: Literal["empirical", "true", "sampled"] = "empirical",
-        batches: int | None = None,
+        rows: int | None = None,
     ) -> None:
         super().__init__(strength)
         if decay is not None and not 0 <= decay <= 1:
             raise ValueError(f"decay is {decay}; it must lie between 0 and 1, or be None")
         if fisher not in ("empirical", "true", "sampled"):
             raise ValueError(f"fisher is {fisher!r}; choose 'empirical', 'true' or 'sampled'")
-        if batches is not None and batches < 1:
-            raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
         self.decay = decay
         self.fisher = fisher
-        self.batches = batches
+        self.rows = checked_rows(rows)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Measure the Fisher information of the task's rows, exactly for each row, and merge it."""
         information = fisher(
             learner.model,
-            islice(data, self.batches),
+            sampled(data, self.rows, self.generator),
             kind=self.fisher,
             loss=learner.loss,
             generator=self.generator,

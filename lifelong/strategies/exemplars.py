@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +50,8 @@ class Exemplars(Replay):
         >>> Exemplars(capacity=200, select="k-center").select
         'k-center'
     """
+
+    own_pace: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class GDumb(Replay):
         50
     """
 
+    own_pace: ClassVar[bool] = True
     state: ClassVar[tuple[str, ...]] = ("memory", "initial")
     only_read: ClassVar[tuple[str, ...]] = ("memory",)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from lifelong.core.errors import NothingLeftToLearn
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.core.undisturbed import undisturbed
+from lifelong.strategies.sample import checked_rows, sampled
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -41,7 +41,7 @@ class GPM(Strategy):
         threshold: what share of the inputs' square norm is held, above 0 to 1 (where a direction
             with less than a millionth of it counts as rounding).
         rise: what is added to that with each task, up to 1.
-        batches: look at this many batches of a task; None for all.
+        rows: look at so many rows of a task, drawn at random; None for all.
 
     Attributes:
         basis: by a layer's name, M: (inputs, directions).
@@ -58,17 +58,15 @@ class GPM(Strategy):
     state: ClassVar[tuple[str, ...]] = ("basis", "still", "tasks")
 
     def __init__(
-        self, threshold: float = 0.97, *, rise: float = 0.003, batches: int | None = None
+        self, threshold: float = 0.97, *, rise: float = 0.003, rows: int | None = None
     ) -> None:
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold is {threshold}; it must lie above 0, and be 1 at most")
         if not 0 <= rise <= 1:
             raise ValueError(f"rise is {rise}; it must lie between 0 and 1")
-        if batches is not None and batches < 1:
-            raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
         self.threshold = threshold
         self.rise = rise
-        self.batches = batches
+        self.rows = checked_rows(rows)
         self.basis: dict[str, Tensor] = {}
         self.still: list[str] = []
         """Names of the parameters that are held as they are."""
@@ -108,7 +106,7 @@ class GPM(Strategy):
         """Add the directions of the task's inputs to the basis of each layer."""
         self._correct(learner)  # a step that was taken between batches
         share = min(1.0, self.threshold + self.rise * self.tasks)
-        squares = input_squares(learner, islice(data, self.batches))
+        squares = input_squares(learner, sampled(data, self.rows, self.generator))
         for name, square in squares.items():
             held = self.basis.get(name)
             self.basis[name] = extended_basis(square, held, share)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import ClassVar
 
 from lifelong.core.batch import Batch
 from lifelong.core.importance import output_sensitivity
 from lifelong.core.learner import Learner
 from lifelong.strategies.quadratic import Quadratic
+from lifelong.strategies.sample import checked_rows, sampled
 
 
 class MAS(Quadratic):
@@ -24,10 +24,10 @@ class MAS(Quadratic):
 
     Args:
         strength: lambda in the paper.
-        batches: measure on this many batches; None for all of the task.
+        rows: measure on so many rows of the task, drawn at random; None for all.
 
     Raises:
-        ValueError: a negative strength.
+        ValueError: a negative strength, or no rows.
 
     Example:
         >>> MAS(strength=1.0).importance
@@ -36,12 +36,11 @@ class MAS(Quadratic):
 
     factor: ClassVar[float] = 2.0
 
-    def __init__(self, strength: float = 1.0, *, batches: int | None = None) -> None:
+    def __init__(self, strength: float = 1.0, *, rows: int | None = None) -> None:
         super().__init__(strength)
-        if batches is not None and batches < 1:
-            raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
-        self.batches = batches
+        self.rows = checked_rows(rows)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Measure the sensitivity of the outputs on the task's rows and add it."""
-        self.add(learner, output_sensitivity(learner.model, islice(data, self.batches)))
+        rows = sampled(data, self.rows, self.generator)
+        self.add(learner, output_sensitivity(learner.model, rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class Prioritized(Replay):
         'loss-aware'
     """
 
+    own_pace: ClassVar[bool] = True
     row_losses = True
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import InvalidBatch, UnknownName
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.memory import Codec, Memory
+
+FILLS = ("step", "task")
+"""When rows can enter a memory."""
 
 
 class Replay(Strategy):
@@ -31,6 +34,8 @@ class Replay(Strategy):
         by: the groups of the ring and balanced policies: "class" (y) or "task".
         every: replay with every so many-th batch only, at that fraction of the cost; where the
             learner accumulates as many batches, that is once in each of its steps.
+        fill: when rows enter the memory: with each "step", or at the end of each "task", from the
+            rows that `end_task` is given, so that only earlier tasks are replayed while one lasts.
         device: where the memory lies, for instance "cuda".
         path: a folder, to hold the memory in files on disk instead.
         store: how to keep the inputs in fewer bytes: "fp16", "int8", "uint8" (of values from 0
@@ -38,7 +43,7 @@ class Replay(Strategy):
 
     Raises:
         ValueError: the capacity, the number of rows or `every` is not positive.
-        UnknownName: there is no such policy, or way to store.
+        UnknownName: there is no such policy, way to store, or time to fill.
 
     Example:
         >>> len(Replay(capacity=500).memory)
@@ -46,6 +51,8 @@ class Replay(Strategy):
     """
 
     state: ClassVar[tuple[str, ...]] = ("memory",)
+    own_pace: ClassVar[bool] = False
+    """Whether the method itself says when rows enter, so that `fill` is not to be chosen."""
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class Replay(Strategy):
         policy: str = "reservoir",
         by: Literal["class", "task"] = "class",
         every: int = 1,
+        fill: str = "step",
         device: str | torch.device = "cpu",
         path: str | Path | None = None,
         store: str | Codec | None = None,
@@ -65,9 +73,17 @@ class Replay(Strategy):
             raise ValueError(f"by is {by!r}; choose 'class' or 'task'")
         if every < 1:
             raise ValueError(f"every is {every}; it must be 1 or more (1 replays with each batch)")
+        if fill not in FILLS:
+            raise UnknownName("time to fill", fill, FILLS)
+        if fill != "step" and self.own_pace:
+            raise ValueError(
+                f"fill is {fill!r}; {type(self).__name__} itself says when rows enter its memory: "
+                "leave fill out"
+            )
         self.rows = rows
         self.by = by
         self.every = every
+        self.fill = fill
         self.memory = Memory(capacity, policy, device=device, path=path, store=store)
         self._counted = 0, 0  # of how many tasks the classes have been counted, and how many
 
@@ -88,8 +104,31 @@ class Replay(Strategy):
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows to the memory."""
+        self.store(learner, batch, output)
+
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Offer the rows of the task to the memory, where it is filled at the end of each."""
+        for batch in data:
+            self.store(learner, batch, None)
+
+    def store(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Offer the new rows of a batch to the memory.
+
+        Args:
+            learner: which learns, or has learned, from them.
+            batch: the rows.
+            output: what it has just answered to the batch; None where it has not been asked.
+        """
         del learner, output
         self.keep(batch, {})
+
+    def acts(self, moment: str) -> bool:
+        """Tell whether it does anything at a moment; when rows enter the memory can be chosen."""
+        if moment == "after_step" and self.fill == "task":
+            return False
+        if moment == "consolidate" and type(self).consolidate is Replay.consolidate:
+            return self.fill == "task"
+        return super().acts(moment)
 
     def forget(self, keys: Tensor) -> None:
         """Erase the rows with these ids from the memory."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class XDER(DERpp):
         >>> XDER(capacity=200).ceiling
         0.85
     """
+
+    own_pace: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ def test_unknown_settings_are_refused_with_the_nearest():
         ("ewc", "strength", True, "float"),
         ("ewc", "strength", None, "float"),
         ("ewc", "decay", "x", "float or None"),
-        ("ewc", "batches", 1.5, "int or None"),
+        ("ewc", "rows", 1.5, "int or None"),
         ("replay", "capacity", 1.5, "int"),
         ("replay", "policy", 3, "str"),
         ("lwf", "per_task", 1, "bool"),

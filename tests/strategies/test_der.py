@@ -243,3 +243,13 @@ def test_answers_that_become_too_wide_are_refused_before_the_step(kind):
         with pytest.raises(BudgetTooSmall, match="at least 104 bytes"):
             learner.observe(batches_of(1, classes=(2, 3), task=1)[0])
     assert str(learner.state_dict()) == str(before)
+
+
+def test_filled_at_the_end_of_a_task_it_keeps_what_the_model_answers_then():
+    der = DERpp(50, fill="task")
+    learner = learner_of(der)
+    batches = batches_of(4)
+    learn(learner, 0, batches)
+    held = der.memory.all()
+    assert len(der.memory) == 24
+    torch.testing.assert_close(held["logits"], learner.predict(held["x"]))

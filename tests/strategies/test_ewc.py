@@ -16,6 +16,7 @@ from strategy_models import (
 from torch.nn import functional as F
 
 from lifelong import EWC
+from lifelong.strategies.sample import sampled
 
 CLASSES = {0: (0, 1), 1: (1, 2), 2: (2, 3)}
 
@@ -61,11 +62,15 @@ def test_sampled_fisher_information_comes_close_to_the_true_one():
     assert total == pytest.approx(sum(float(v.sum()) for v in expected.values()), rel=0.25)
 
 
-def test_the_fisher_information_is_measured_on_as_many_batches_as_asked():
-    ewc = EWC(1.0, batches=2)
+def test_the_fisher_information_is_measured_on_as_many_rows_as_asked():
+    ewc = EWC(1.0, rows=7)
     learner, batches = learner_of(ewc), batches_of(4)
+    chance = torch.Generator()
+    chance.set_state(ewc.generator.get_state())
     learn(learner, 0, batches)
-    expect_close(ewc.importance, empirical(learner, batches[:2]), 1e-4)
+    drawn = list(sampled(batches, 7, chance))
+    assert sum(map(len, drawn)) == 7
+    expect_close(ewc.importance, empirical(learner, drawn), 1e-4)
 
 
 def test_one_spring_pulls_as_the_terms_of_all_tasks_do():
@@ -118,7 +123,7 @@ def test_weights_that_no_task_needed_follow_the_newest():
         ({"decay": 1.5}, "decay is 1.5"),
         ({"decay": math.nan}, "decay is nan"),
         ({"fisher": "exact"}, "fisher is 'exact'"),
-        ({"batches": 0}, "batches is 0"),
+        ({"rows": 0}, "rows is 0"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, told):

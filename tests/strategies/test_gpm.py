@@ -207,7 +207,7 @@ def test_a_bias_that_does_not_learn_is_no_input():
         ({"threshold": 0.0}, "threshold is 0.0"),
         ({"threshold": 1.1}, "threshold is 1.1"),
         ({"rise": -0.1}, "rise is -0.1"),
-        ({"batches": 0}, "batches is 0"),
+        ({"rows": 0}, "rows is 0"),
     ],
 )
 def test_wrong_settings_are_refused(settings_, told):

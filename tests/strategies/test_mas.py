@@ -12,6 +12,7 @@ from strategy_models import (
 )
 
 from lifelong import MAS
+from lifelong.strategies.sample import sampled
 
 
 def sensitivity(learner, batches):
@@ -57,16 +58,19 @@ def test_labels_are_not_used():
     expect_close(*found)
 
 
-def test_it_measures_as_many_batches_as_asked():
-    mas, batches = MAS(1.0, batches=1), batches_of(3)
+def test_it_measures_as_many_rows_as_asked():
+    mas, batches = MAS(1.0, rows=5), batches_of(3)
     learner = learner_of(mas)
+    chance = torch.Generator()
+    chance.set_state(mas.generator.get_state())
     learn(learner, 0, batches)
-    expect_close(mas.importance, sensitivity(learner, batches[:1]), 1e-4)
+    drawn = list(sampled(batches, 5, chance))
+    expect_close(mas.importance, sensitivity(learner, drawn), 1e-4)
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({"strength": -1.0}, "strength is -1.0"), ({"batches": 0}, "batches is 0")],
+    [({"strength": -1.0}, "strength is -1.0"), ({"rows": 0}, "rows is 0")],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, told):
     with pytest.raises(ValueError, match=told):

@@ -4,7 +4,7 @@ from strategy_models import Capture, batches_of, learn, learner_of
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import Batch, Learner, Replay, TaskSpec
+from lifelong import Batch, GDumb, Learner, Replay, TaskSpec
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, UnknownName
 
 
@@ -210,3 +210,69 @@ def test_classes_are_counted_once_a_task_and_not_looked_for_in_every_batch(monke
     learner.begin_task(TaskSpec(1, (room,)))
     with pytest.raises(BudgetTooSmall, match=f"{room + 1} classes"):
         learner.observe(batches_of(1)[0])
+
+
+def test_filled_at_the_end_of_tasks_it_replays_earlier_tasks_alone():
+    replay, seen = Replay(20, fill="task"), Capture()
+    learner = learner_of([replay, seen])
+    for task in range(3):
+        batches = batches_of(5, task=task)
+        learner.begin_task(task)
+        for batch in batches:
+            learner.observe(batch)
+            old = seen.batches[-1].task[6:].tolist()
+            assert len(old) == (6 if task else 0)
+            assert set(old) <= set(range(task))
+        before = replay.memory.seen
+        learner.end_task(batches)
+        assert replay.memory.seen == before + 30
+
+
+@pytest.mark.parametrize("fill", ["step", "task"])
+def test_either_way_every_row_is_offered_once(fill):
+    replay = Replay(100, fill=fill)
+    learner = learner_of(replay)
+    batches = batches_of(4)
+    learn(learner, 0, batches)
+    assert replay.memory.all()["key"].tolist() == [int(k) for b in batches for k in b.key]
+
+
+def test_a_consolidation_that_fails_leaves_a_memory_filled_at_the_end_as_it_was():
+    replay = Replay(20, fill="task")
+    learner = learner_of(replay)
+    batches = batches_of(3)
+    learn(learner, 0, batches)
+    before = replay.memory.all()
+    learner.begin_task(1)
+    torn = Batch.of(torch.zeros(2, 9), torch.zeros(2, dtype=torch.int64), task=1)
+    with pytest.raises(InvalidBatch, match="must be"):
+        learner.end_task([*batches_of(2, task=1), torn])
+    held = replay.memory.all()
+    assert all(torch.equal(before[name], held[name]) for name in before)
+
+
+def test_when_rows_enter_is_refused_where_it_is_unknown_or_not_to_be_chosen():
+    with pytest.raises(UnknownName, match="task"):
+        Replay(20, fill="tasks")
+    with pytest.raises(ValueError, match="GDumb itself says when rows enter its memory"):
+        GDumb(20, fill="task")
+
+
+@pytest.mark.parametrize("store", [None, "fp16"])
+def test_rows_are_replayed_as_they_were_however_large_they_are(store):
+    """Large rows are gathered straight behind the new ones, small ones joined to them."""
+    chance = torch.Generator().manual_seed(0)
+    for width in (3, 500):
+        seen, replay = Capture(), Replay(100, rows=4, store=store)
+        learner = learner_of([replay, seen], lambda size=width: nn.Linear(size, 4))
+        past: dict[int, torch.Tensor] = {}
+        for start in range(0, 30, 6):
+            x = torch.randint(8, (6, width), generator=chance).float()
+            batch = Batch.of(x, torch.arange(6) % 4, key=torch.arange(start, start + 6))
+            learner.observe(batch)
+            whole = seen.batches[-1]
+            assert torch.equal(whole.x[:6], x)
+            for i in range(6, len(whole)):
+                assert torch.equal(whole.x[i], past[int(whole.key[i])])
+            past |= {int(k): row for k, row in zip(batch.key, x, strict=True)}
+        assert len(whole) == 10
