@@ -51,7 +51,7 @@ def strategy(job: dict[str, Any], model: nn.Module) -> Any:
         "eval_mb_size": job["test_batch"],
         "evaluator": EvaluationPlugin(accuracy_metrics(stream=True)),
     }
-    if job["strategy"] == "EWC":
+    if job["strategy"].startswith("EWC"):
         return EWC(ewc_lambda=job["ewc"] / 2, **shared)  # its penalty has no factor of a half
     if job["strategy"] == "replay":
         return Replay(mem_size=job["memory"], **shared)

@@ -1,9 +1,14 @@
-"""Do the job of `benchmarks/peers.py` with this library, the way its users write it."""
+"""Do the job of `benchmarks/peers.py` with this library, the way its users write it.
+
+Memories are filled as those of Avalanche are: at the end of each task, replay's with equally many
+rows of each task and DER++'s of each class. "online" fills them with every step, as Mammoth does.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from statistics import fmean
 from time import process_time
 from typing import Any
@@ -20,13 +25,17 @@ from lifelong.streams import class_incremental, load
 
 
 def strategies(job: dict[str, Any]) -> list[Strategy]:
-    if job["strategy"] == "EWC":
-        return [EWC(job["ewc"])]
-    if job["strategy"] == "replay":
-        return [Replay(job["memory"])]
-    if job["strategy"] == "DER++":
-        return [DERpp(job["memory"], strength=job["alpha"], label_strength=job["beta"])]
-    return []
+    name, rows = job["strategy"], job["memory"]
+    dark = {"strength": job["alpha"], "label_strength": job["beta"]}
+    made: dict[str, Callable[[], Strategy]] = {
+        "EWC": lambda: EWC(job["ewc"]),
+        "EWC, 1000 rows": lambda: EWC(job["ewc"], rows=1000),
+        "replay": lambda: Replay(rows, fill="task", policy="balanced", by="task"),
+        "replay, online": lambda: Replay(rows),
+        "DER++": lambda: DERpp(rows, fill="task", policy="balanced", **dark),
+        "DER++, online": lambda: DERpp(rows, **dark),
+    }
+    return [made[name]()] if name in made else []
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ _SCENARIOS = Suite(
 _SOURCE = "van de Ven & Tolias 2018 (arXiv:1809.10635)"
 _HSU = Suite(
     "", "mnist", optimizer="adam", lr=1e-3, epochs=4, mean=0.1, std=0.2752,
-    settings={"replay": {"policy": "balanced", "by": "task"}},
+    settings={"replay": {"policy": "balanced", "by": "task", "fill": "task"}},
 )  # fmt: skip
 
 SUITES: Mapping[str, Suite] = {
