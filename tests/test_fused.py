@@ -15,6 +15,7 @@ SHAPES = ((fused.SMALL,), (7, 31), (3,), (1,))
 def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    fused.load()
     yield
     torch.set_num_threads(before)
 
@@ -124,3 +125,11 @@ def test_a_pull_beyond_all_numbers_leaves_the_learner_as_it_was():
     with pytest.raises(NonFiniteLoss, match="the gradient is not finite"):
         learner.observe(batch(99))
     assert all(map(torch.equal, before["model"].values(), learner.state_dict()["model"].values()))
+
+
+def test_the_loops_are_loaded_when_enough_work_has_been_done(monkeypatch):
+    monkeypatch.setattr(fused, "ENOUGH", 3 * fused.SMALL)
+    monkeypatch.setattr(fused, "_LOOPS", fused._Loops())
+    one = [torch.ones(fused.SMALL)]
+    looked = [fused.pull([torch.zeros(fused.SMALL)], one, one, one, 0.5) for _ in range(4)]
+    assert looked == [None, None, True, True]
