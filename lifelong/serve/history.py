@@ -47,6 +47,9 @@ class History:
         """Offsets, first to last, whose rows are in quarantine since a rollback."""
         self.floor = 0
         """The offset of a checkpoint that is never deleted: the log may come to begin there."""
+        self.parts = 0
+        """Of the way from there to the newest checkpoint: of each part the first one is kept, so
+        that the floor can follow; of 0, none. There are so many, or up to twice as many."""
         self.begin = 0
         """Where the log begins: no checkpoint before it can be used."""
         self.owed: dict[str, int] = {}
@@ -78,9 +81,26 @@ class History:
         kept: dict[int, int] = {}
         for held in offsets[:-RECENT]:
             kept.setdefault((offsets[-1] - held).bit_length(), held)
-        for held in set(offsets[:-RECENT]) - {*kept.values(), self.floor, self.begin}:
+        kept_too = {self.floor, self.begin, *self._parted(offsets)}
+        for held in set(offsets[:-RECENT]) - {*kept.values(), *kept_too}:
             self._path(held).unlink()
         return path
+
+    def _parted(self, offsets: list[int]) -> list[int]:
+        """Return the first checkpoint of each part of the way from the floor to the newest.
+
+        Parts are as long as a power of two, at multiples of it: when they grow, what was the first
+        of a part is the first of the longer one, or not needed.
+        """
+        start = max(self.floor, self.begin)
+        if not self.parts or offsets[-1] <= start:
+            return []
+        length = max((offsets[-1] - start) // self.parts, 1).bit_length() - 1
+        first: dict[int, int] = {}
+        for held in offsets:
+            if held > start:
+                first.setdefault(held >> length, held)
+        return [*first.values()]
 
     def begin_at(self, offset: int) -> None:
         """Let go of all that is older than the beginning of the log."""

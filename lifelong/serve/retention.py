@@ -21,6 +21,8 @@ from lifelong.serve.versions import write_json
 FLOOR = "floor.json"
 SLICE = 200
 """Events that are looked at in one transaction."""
+PARTS = 4
+"""Of what is kept, of each of which a checkpoint stays: so much more than is asked for may stay."""
 PAGES = 64
 """Pages that are given back in one transaction."""
 IDLE = 2.0
@@ -57,6 +59,7 @@ class Floor:
         self._keep, self._clock = keep, clock
         self._told: tuple[int, int] | None = None
         self._history.floor, _ = read_floor(folder)
+        self._history.parts = 0 if keep.unit == "all" else PARTS
         self.follow()
 
     def follow(self) -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from lifelong.core.errors import CheckpointError
@@ -12,6 +14,18 @@ def test_going_back_repeats_about_as_much_as_came_since(tmp_path):
     for wanted in (2985, 2900, 2500, 1500, 400):
         at = history.latest(before=wanted)["n"]
         assert 0 <= wanted - at <= 2 * (2990 - wanted) + 30
+
+
+def test_checkpoints_stay_in_each_part_of_the_way_from_the_floor(tmp_path):
+    history = History(tmp_path)
+    history.parts = 4
+    for offset in range(10, 3000, 10):
+        history.save(offset, {"n": offset})
+        history.floor = 10 if offset < 2000 else history.offsets[1]
+        held = history.offsets
+        gaps = [b - a for a, b in pairwise(held)]
+        assert max(gaps, default=0) <= max((held[-1] - held[0]) / 4 + 10, 20)
+        assert len(held) <= 20
 
 
 def test_what_was_seen_is_dropped_and_lists_last(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 from small_service import CLASSES, Checks, examples, make_learner, served
@@ -7,6 +8,7 @@ from lifelong.bench.job import weights_sha256
 from lifelong.core.errors import ConfigError
 from lifelong.serve.audit import Audit, trimmed, verify
 from lifelong.serve.events import Event
+from lifelong.serve.history import History
 from lifelong.serve.log import SQLiteLog
 from lifelong.serve.records import key_of
 from lifelong.serve.retention import Floor, Keep, Retention, read_floor
@@ -123,6 +125,22 @@ def test_versions_to_go_back_to_hold_the_log_back_for_as_much_again(bench):
     bench.learn()
     bench.trim()
     assert 300 <= bench.log.trimmed <= 690 - 2 * 150
+
+
+@pytest.mark.parametrize(("targets", "most"), [([], 4 / 3), ([3], 2 * 4 / 3)])
+def test_at_most_a_third_more_stays_than_is_asked_for(tmp_path, targets, most):
+    log = SimpleNamespace(trimmed=0, last=0)
+    history = History(tmp_path)
+    floor = Floor(
+        tmp_path, log, history, SimpleNamespace(drop=lambda _: None), Keep.of("90 events")
+    )
+    for offset in range(2, 900, 2):
+        log.last = offset
+        history.save(offset, {"n": offset})
+        floor.tell(targets)
+        log.trimmed = read_floor(tmp_path)[0]
+        floor.follow()
+        assert min(offset, 90) <= offset - log.trimmed <= most * 90 + 2
 
 
 def test_an_erasure_waits_for_no_trimming_and_stays_exact(bench, tmp_path):
