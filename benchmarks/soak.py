@@ -1,7 +1,9 @@
 """Feed a service events for long, and see whether memory and the folder stay bounded.
 
-    python benchmarks/soak.py [--events 1000000] [--config FILE.yaml]
+    python benchmarks/soak.py [--events 1000000] [--keep 100000] [--config FILE.yaml]
 
+With `--keep` all that may be bounded is: the log keeps so many events and ids of as many trimmed
+ones, versions and decisions leave after 100 and 1000. Without it the log keeps all, as by default.
 Events are examples, sent in lists, and predictions with labels. Printed over the events: resident
 memory of both processes, the bytes of the folder, how far the trainer is behind, and at the end the
 slope of each over the second half, by least squares, for each million events.
@@ -23,6 +25,10 @@ learner: model.py:learner
 folder: state
 schema: {shape: [6], classes: 4}
 serve: {port: PORT}
+"""
+KEPT = """
+release: {records: 100}
+log: {keep: KEEP events, remember: KEEP, compact: 300, decisions: 1000}
 """
 LIST = 200
 NAMES = ("api MB", "trainer MB", "folder MB", "log MB")
@@ -93,11 +99,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--behind", type=int, default=5_000, help="events the trainer may lag")
+    parser.add_argument("--keep", type=int, help="events that the log keeps; by default all")
     parser.add_argument(
         "--config", type=Path, help="YAML with six features, four classes and `port: PORT`"
     )
     options = parser.parse_args()
     config = CONFIG if options.config is None else options.config.read_text("utf-8")
+    if options.keep is not None:
+        config += KEPT.replace("KEEP", str(options.keep))
     with tempfile.TemporaryDirectory() as folder, Running(Path(folder), config) as service:
         soak(service, options.events, options.behind)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apsw
+import msgspec
 
 from lifelong.serve.records import digest_of, key_of
 from lifelong.serve.store import LAST, Store
@@ -108,15 +109,18 @@ def forget_traces(store: Store, db: apsw.Connection, subject: str) -> None:
 def mark(store: Store, upto: int, passed: int | None = None) -> bool:
     """Say that the log begins after an offset; False while something may have to go back.
 
-    What was decided to be forgotten, and no checkpoint has passed yet, needs what came before.
+    What was decided to be forgotten, and no checkpoint has passed yet, needs what came before. Of
+    other decisions, such as verdicts, there is one every few seconds: they hold nothing back.
 
     Args:
         passed: the offset of the trainer's newest checkpoint; None where there is no trainer.
     """
-    pending = "SELECT max(offset) FROM events WHERE kind IN ('decision', 'erasure')"
+    decided = "SELECT kind, data FROM events WHERE kind IN ('decision', 'erasure') AND offset > ?"
     with store.writing("trim") as db:
-        if passed is not None and (db.execute(pending).get or 0) > passed:
-            return False
+        if passed is not None:
+            for kind, data in db.execute(decided, (passed,)):
+                if kind == "erasure" or "discard_after" in msgspec.json.decode(data):
+                    return False
         db.execute(
             "UPDATE state SET trimmed = max(trimmed, min(?, ?))", (upto, db.execute(LAST).get)
         )

@@ -81,6 +81,15 @@ def test_nothing_is_trimmed_while_something_may_have_to_go_back(log):
     assert log.trimmed == 5
     assert log.mark(3, passed=11)
     assert log.trimmed == 5  # it never goes back
+    log.append([Event("decision", "d", 1.0, {"action": "rollback", "discard_after": 8})])
+    assert not log.mark(7, passed=11)
+
+
+def test_verdicts_that_come_all_the_time_hold_nothing_back(log):
+    for i in range(10):
+        log.append([example(f"e-{i}"), Event("decision", f"v-{i}", 1.0, {"action": "verdict"})])
+    assert log.mark(5, passed=10)
+    assert log.trimmed == 5
 
 
 def test_decisions_stay_known(log, monkeypatch):
