@@ -92,6 +92,7 @@ class Learning:
 
     def run(self) -> None:
         """Learn until told to stop; what has been learned by then is saved."""
+        self._release()  # what is learned first, a champion is watched on
         while not self.stopping:
             self.floor.follow()
             taken = self.trainer.step(200)

@@ -20,7 +20,8 @@ from lifelong.serve.rollout import Exposure, Live, Rollout
 from lifelong.serve.snapshot import Snapshot
 from lifelong.serve.trainer import Came, Trainer
 from lifelong.serve.trial import Trial, right_of
-from lifelong.serve.watch import Watch, lately
+from lifelong.serve.watch import Watch
+from lifelong.serve.watched import Watched
 from lifelong.serve.weights import digest_of, model_of, weights_of
 
 Ask = Callable[[str, dict[str, Any]], None]
@@ -72,29 +73,23 @@ class Releases:
         """Of the candidate on trial, or of the last one."""
         self.on_anchors: dict[str, float] = {}
         """What champion and candidate got right of all anchors, when they were last compared."""
-        self.guard: Watch | None = None
-        """Of the champion, if it was promoted here."""
-        self._lately = lately()
-        """Whether the champion got the last rows right."""
+        self.watched = Watched(trainer.folder / "watch.json", settings, self._snapshot)
         self.made: Callable[[int], None] = lambda number: None  # noqa: ARG005
         """Told each version that the learner as it is has become."""
-        self._champion: Snapshot | None = None
-        self._before: Snapshot | None = None
-        """The champion that the guarded one has replaced."""
         self._asked: set[str] = set()
         self._made_at = clock()
         self._made_rows = 0
         self._targets: tuple[tuple[int, ...], list[int]] = ((), [])
-        trainer.watch = self._watch
+        trainer.watch, trainer.saving = self._watch, self.watched.save
 
     def consider(self) -> None:
         """Do what is due: notice what is served now, judge the candidate, or make one."""
-        self._look()
-        if self._champion is None:
+        self.look()
+        if self.champion is None:
             return
         if self.trainer.history.owed:
             self.trial = None
-            self.purge.go_on(self._champion.version)
+            self.purge.go_on(self.champion.version)
             return
         if self.trial is not None and self.trainer.at.offset < self.trial.offset:
             self.trial = None  # it went back: the candidate may know what is not to be known
@@ -105,12 +100,17 @@ class Releases:
         if self.rollout is not None:
             self._roll(self.rollout)
         elif self.trial is None and self._due():
-            self._make(self._champion)
+            self._make(self.champion)
 
     @property
     def champion(self) -> Snapshot | None:
         """The version that is served, as far as is known here."""
-        return self._champion
+        return self.watched.champion
+
+    @property
+    def guard(self) -> Watch | None:
+        """The watch over the champion, if it was promoted here."""
+        return self.watched.watch
 
     def targets(self) -> list[int]:
         """Return the last offsets of the champion and of the one before, to go back to."""
@@ -128,19 +128,18 @@ class Releases:
             self._made_rows = 0
         return rows >= self.settings.rows and self.clock() - self._made_at >= self.settings.every
 
-    def _look(self) -> None:
-        """Load champion and challenger if they are others than before."""
+    def look(self) -> None:
+        """Load champion and challenger if they are others than before.
+
+        To be called before the first step, so that no row is learned unwatched.
+        """
         now = served(self.registry.folder)
         number = now.get("champion")
         if number is None:
             return
-        if self._champion is None or self._champion.version != number:
+        if self.champion is None or self.champion.version != number:
             promoted = self.trial is not None and self.trial.candidate.version == number
-            asked, before = self.settings.guard, list(self._lately)
-            self.guard = Watch(self.settings.tolerance, asked, before) if promoted else None
-            self._lately = lately()
-            self._before = self._champion if promoted else None
-            self._champion = self._snapshot(number)
+            self.watched.becomes(number, promoted)
             self.trial = self.rollout = None
         self._follow(now.get("challenger"))
 
@@ -148,11 +147,11 @@ class Releases:
         """Watch the challenger, whoever made it one, with what the log has of it."""
         exposure = None if challenger is None else Exposure.read(self.registry.folder)
         watched = None if self.rollout is None else self.rollout.live.exposure
-        if exposure is None or self._champion is None:
+        if exposure is None or self.champion is None:
             if watched is not None:  # it was withdrawn
                 self.rollout = self.trial = None
             return
-        if (exposure.champion, exposure.challenger) != (self._champion.version, challenger):
+        if (exposure.champion, exposure.challenger) != (self.champion.version, challenger):
             return  # they are being changed
         if watched is not None and (watched.challenger, watched.since) == (
             exposure.challenger,
@@ -166,7 +165,7 @@ class Releases:
         self.rollout = Rollout(live, settings.canary, settings.tolerance, self.now)
         if self.trial is None or self.trial.candidate.version != exposure.challenger:
             seen = self.registry.get(exposure.challenger).last_offset
-            self.trial = Trial(self._snapshot(exposure.challenger), self._champion, seen)
+            self.trial = Trial(self._snapshot(exposure.challenger), self.champion, seen)
 
     def _snapshot(self, number: int) -> Snapshot:
         state = self.registry.load_weights(number)
@@ -260,6 +259,7 @@ class Releases:
 
     def _promote(self, number: int, reason: str) -> None:
         self.bounds.promotes(number)
+        self.watched.promotes(number)
         self._ask("promote", number, {"version": number, "reason": reason})
 
     def _challenge(self, number: int, share: float, reason: str) -> None:
@@ -286,8 +286,8 @@ class Releases:
 
     def _undo(self, guard: Watch) -> None:
         """Have the champion of before served again, and the learner go back to it."""
-        assert self._champion is not None
-        number = self._champion.version
+        assert self.champion is not None
+        number = self.champion.version
         to = self.registry.previous_champion()
         report = guard.report
         reason = f"version {number} breached {guard.breached} after {guard.rows} rows"
@@ -297,7 +297,7 @@ class Releases:
             self._ask("rollback", number, {"to": to, "reason": reason, "discard": discard})
         else:
             self._report(number, "refuse", [f"{reason}; roll back"], report, recommend=False)
-        self.guard = None
+        self.watched.ends()
 
     def _ask(self, what: str, number: int, body: dict[str, Any], once: str = "") -> None:
         """Ask once; again only if that failed.
@@ -311,19 +311,13 @@ class Releases:
             self._asked.add(id)
 
     def _watch(self, batch: Batch, came: list[Came]) -> None:
-        champion, trial = self._champion, self.trial
+        champion, trial = self.champion, self.trial
         if champion is None:
             return
-        x = batch.x
-        assert isinstance(x, Tensor)
-        right = right_of(champion, x, batch.y, batch.task)
-        self._lately.extend(right.tolist())
-        if self.guard is not None:
-            old = self._before
-            before = None if old is None else right_of(old, x, batch.y, batch.task)
-            self.guard.add(right, before)
+        right = self.watched.add(champion, batch, came)
         if trial is not None and came[0][0] > trial.offset:
-            other = right_of(trial.candidate, x, batch.y, batch.task)
+            assert isinstance(batch.x, Tensor)
+            other = right_of(trial.candidate, batch.x, batch.y, batch.task)
             trial.add(right, other, [self._slice(id) for _, id, _ in came])
 
     def _slice(self, id: str) -> Mapping[str, str]:

@@ -88,7 +88,10 @@ class Trainer:
         self.quarantine = Quarantine(folder)
         self.history = History(folder)
         self.watch: Callable[[Batch, list[Came]], None] = lambda batch, came: None  # noqa: ARG005
-        """Shown each batch before it is learned from, with where its rows came from."""
+        """Shown each batch that was learned from, with where its rows came from: none of the rows
+        that went to quarantine."""
+        self.saving: Callable[[], None] = lambda: None
+        """Called before a checkpoint is written."""
         self.before: Callable[[], None] = lambda: None
         """Called before whatever changes the learner: each step, and each new period."""
         self.completed: Callable[[Event], None] = lambda event: None  # noqa: ARG005
@@ -123,6 +126,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a checkpoint of everything, atomically."""
+        self.saving()
         path = self.history.save(self.at.offset, self.state_dict())
         self._saved, self.saved_at = self.at.offset, time.time()
         return path
@@ -276,13 +280,13 @@ class Trainer:
         try:
             kept = self._usual(rows, came)
             if kept:
-                batch = rows.rows(kept).batch()
-                self.watch(batch, [came[index] for index in kept])
-                self.learner.observe(batch)
+                self.learner.observe(batch := rows.rows(kept).batch())
         except LifelongError as error:  # the learner is as it was
             for index in kept:
                 self._refuse(*came[index], "error", str(error))
             return
+        if kept:
+            self.watch(batch, [came[index] for index in kept])
         self.at.rows += len(kept)
         self.at.in_period += len(kept)
         self.window.extend(rows.rows(kept))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lifelong.core.errors import StateMismatch
 from lifelong.serve.guardrail import Guardrail
 
 Correct = NDArray[np.bool_]
@@ -77,13 +78,13 @@ class Watch:
         # one alone is: rows that became harder for both, as a new class is, are no fault.
         self.guardrail = Guardrail(0.5, tolerance / 2)
         self.others: dict[str, Guardrail] = {}
+        self._drop = None if asked.drop is None else f"a drop of {asked.drop:g}"
         if asked.floor is not None:
             self.others[f"the floor of {asked.floor:g}"] = Guardrail.above(asked.floor, asked.alpha)
-        if asked.drop is not None and len(lately) >= asked.rows:
-            name = f"a drop of {asked.drop:g}"
+        if asked.drop is not None and self._drop is not None and len(lately) >= asked.rows:
             measured = Guardrail.measured(sum(lately), len(lately), asked.alpha)
             if measured > asked.drop:  # or else there is nothing to fall to
-                self.others[name] = Guardrail(measured, asked.drop, asked.alpha / 2)
+                self.others[self._drop] = Guardrail(measured, asked.drop, asked.alpha / 2)
 
     def add(self, right: Correct, before: Correct | None) -> None:
         """Add rows that came in: whether this version and the one before got them right."""
@@ -111,6 +112,29 @@ class Watch:
         """What is known, as JSON values: as `Guardrail.report`, and of the others by name."""
         others = {name: one.report for name, one in self.others.items()}
         return {**self.guardrail.report, "others": others} if others else self.guardrail.report
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        others = {name: one.state_dict() for name, one in self.others.items()}
+        return {"guardrail": self.guardrail.state_dict(), "others": others}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another watch stood, as far as it was asked for the same.
+
+        What it was not asked for begins now, but for a drop: nobody knows any more from what.
+
+        Raises:
+            StateMismatch: the state is none of a watch.
+        """
+        try:
+            own, others = state["guardrail"], dict(state["others"])
+            if own["tolerance"] == self.guardrail.tolerance:
+                self.guardrail.load_state_dict(own)
+            for name in others.keys() & {*self.others, self._drop}:
+                self.others[name] = Guardrail(0.5)
+                self.others[name].load_state_dict(others[name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateMismatch(f"the state is no watch's: {error!r}") from error
 
 
 def lately() -> deque[bool]:

@@ -114,7 +114,7 @@ class Loop:
         elif what == "challenge":
             self.registry.expose(body["version"], body["share"], self.log.last, self.now)
         elif what == "withdraw":
-            self.registry.serve(self.releases._champion.version, [1])
+            self.registry.serve(self.releases.champion.version, [1])
         if body.get("discard"):
             data = {"action": what, "discard_after": self.registry.get(number).last_offset}
             self.log.append([Event("decision", body["id"], 0.0, data)])
@@ -139,7 +139,7 @@ def test_what_is_better_on_rows_that_neither_has_learned_is_promoted(loop):
     said = loop.of("verdict")[0]
     assert (said["version"], said["verdict"], said["recommend"]) == (2, "promote", False)
     assert said["report"]["findings"]
-    assert loop.releases._champion.version == loop.of("promote")[-1]["version"]
+    assert loop.releases.champion.version == loop.of("promote")[-1]["version"]
 
 
 def test_other_modes_say_what_they_found_and_go_on(tmp_path):
@@ -158,7 +158,7 @@ def test_a_champion_that_gets_less_right_is_rolled_back_and_the_learner_with_it(
     loop.teach(examples(300))
     promoted = loop.of("promote")
     assert promoted
-    good = loop.releases._champion
+    good = loop.releases.champion
     assert good.version > 1
     untrained = weights_of(make_learner())  # passed the gate, for all that is known
     bad = loop.registry.register(untrained, None, last_offset=loop.trainer.at.offset, id="bad")
@@ -175,7 +175,7 @@ def test_a_champion_that_gets_less_right_is_rolled_back_and_the_learner_with_it(
 
 def test_rows_that_are_harder_for_both_are_not_the_champions_fault(loop):
     loop.teach([e for e in examples(500) if e.data["y"] < 2])
-    champion = loop.releases._champion.version
+    champion = loop.releases.champion.version
     assert champion > 1
     assert loop.releases.guard is not None
     loop.teach([e for e in examples(500, seed=5) if e.data["y"] >= 2])  # classes it never saw
@@ -193,7 +193,7 @@ def wrong(rows, seed):
 def test_labels_that_are_wrong_for_both_are_undone_where_that_is_asked(tmp_path, guard):
     loop = Loop(tmp_path, guard=guard)
     loop.teach(examples(300))
-    good = loop.releases._champion
+    good = loop.releases.champion
     weights = loop.registry.load_weights(good.version)
     twin = loop.registry.register(weights, None, last_offset=loop.log.last, id="twin").number
     loop.releases.trial = Trial(loop.releases._snapshot(twin), good, loop.log.last)
@@ -224,14 +224,14 @@ def test_a_candidate_is_judged_when_there_is_something_new(loop, monkeypatch):
 
 def test_after_an_erasure_versions_that_saw_it_are_replaced_and_retired(loop):
     loop.teach(examples(300, subject="ann")[:1] + examples(300)[1:])
-    champion = loop.releases._champion.version
+    champion = loop.releases.champion.version
     assert champion > 1
     first = loop.log.erase("ann")
     loop.teach([Event("erasure", "x", 0.0, {"first": first})])
     for _ in range(5):
         loop.trainer.catch_up()
         loop.releases.consider()
-    new = loop.releases._champion.version
+    new = loop.releases.champion.version
     assert new > champion
     for version in loop.registry.held[1 : new - 1]:
         assert version.retired == "erasure"
@@ -288,7 +288,7 @@ def test_a_candidate_that_passes_answers_some_users_then_more_then_all(tmp_path)
     assert loop.of("promote")[0]["version"] == 2
     assert "canary: version 2 has" in loop.of("promote")[0]["reason"]
     loop.releases.consider()
-    assert (loop.releases.rollout, loop.releases._champion.version) == (None, 2)
+    assert (loop.releases.rollout, loop.releases.champion.version) == (None, 2)
     assert loop.releases.guard is not None
 
 
@@ -379,7 +379,7 @@ def test_an_erasure_withdraws_what_saw_it_and_tells_the_receipts(tmp_path):
 
 def test_a_candidate_of_a_learner_that_went_back_is_judged_no_more(loop):
     loop.teach(examples(300))
-    of_before = Trial(loop.releases._champion, loop.releases._champion, 10**6)
+    of_before = Trial(loop.releases.champion, loop.releases.champion, 10**6)
     loop.releases.trial = of_before
     loop.releases.consider()
     assert loop.releases.trial is not of_before

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from lifelong.core.errors import StateMismatch
 from lifelong.serve.guardrail import Guardrail
 from lifelong.serve.watch import Guard, Watch, lately
 
@@ -65,6 +68,28 @@ def test_a_drop_is_from_what_the_one_before_had_while_it_served():
     assert accused <= 6  # as far down as is allowed: 5 % at most; 7 of 60 come by chance in 3 %
     low = watched(Guard(drop=0.5), rows(0.0, 400, 1), None, [False] * 500)
     assert low.breached is None  # there is nothing to fall to
+
+
+def test_what_was_asked_before_goes_on_and_what_is_new_begins():
+    had = [True] * 500
+    then = watched(Guard(floor=0.3, drop=0.4), rows(0.9, 40, 1), rows(0.9, 40, 2), had)
+    state = json.loads(json.dumps(then.state_dict()))
+
+    def again(tolerance, asked):
+        watch = Watch(tolerance, asked, [])
+        watch.load_state_dict(state)
+        return watch.guardrail.n, {name: one.n for name, one in watch.others.items()}
+
+    same = (40, {"the floor of 0.3": 40, "a drop of 0.4": 40})
+    assert again(0.1, Guard(floor=0.3, drop=0.4)) == same
+    assert again(0.2, Guard(floor=0.5, drop=0.3)) == (0, {"the floor of 0.5": 0})
+    assert again(0.1, Guard()) == (40, {})
+
+
+@pytest.mark.parametrize("state", [{}, {"guardrail": {}, "others": {}}, {"guardrail": None}])
+def test_a_state_of_something_else_is_refused(state):
+    with pytest.raises(StateMismatch, match="no watch's"):
+        Watch(0.1, Guard(), []).load_state_dict(state)
 
 
 def test_what_is_kept_of_the_last_rows_is_bounded():
