@@ -71,7 +71,8 @@ class Api:
             self.deployment = Deployment(
                 self.registry, self.audit, self._snapshot, lambda: self.log.last
             )
-            self.receipts = Receipts(config.folder / "erasures", self.audit)
+            records = config.release.records
+            self.receipts = Receipts(config.folder / "erasures", self.audit, records)
             self.intent = Intent(config.folder)
             self._deciding_at = -math.inf
             self.complete()

@@ -7,21 +7,23 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lifelong.core.errors import AuditError
 from lifelong.serve import chain
 from lifelong.serve.audit import Audit, pseudonym
+from lifelong.serve.folded import Folded
 from lifelong.serve.versions import sync_folder, write_json
 
 State = Literal["accepted", "log removed", "learner rebuilt", "versions retired", "done"]
 _SALT = "salt"
+_FOLDED = "folded.jsonl"
 
 
 class Receipts:
-    """One file for each erasure, which says how far it has come.
+    """One file for each erasure, which says how far it has come; old ones share a file.
 
     A receipt goes through accepted, log removed, learner rebuilt, versions retired and done, each
     with its time. It names the subject by a salted hash, so nobody can tell from it whom it is
@@ -31,6 +33,7 @@ class Receipts:
     Args:
         folder: for the files.
         audit: gets an entry for each step that is claimed.
+        keep: receipts that are done and have a file of their own; up to a tenth more are left.
 
     Raises:
         AuditError: the folder cannot be written, or the salt is damaged.
@@ -45,9 +48,11 @@ class Receipts:
         ('log removed', {'offsets': [[2, 3], [5, 5]], 'removed': 3})
     """
 
-    def __init__(self, folder: Path, audit: Audit) -> None:
+    def __init__(self, folder: Path, audit: Audit, keep: int = 1000) -> None:
         self.folder = folder
         self.audit = audit
+        self.keep = keep
+        self.folded = Folded(folder / _FOLDED)
         self._one = threading.Lock()
         try:
             folder.mkdir(exist_ok=True)
@@ -65,8 +70,8 @@ class Receipts:
         It stays there: a later erasure, which finds no more of these rows, is not exact either.
         """
         named, found = self.name(subject), 0
-        for path in self.folder.glob("*.json"):
-            receipt = self.get(int(path.stem)) or {}
+        own = (_read(path) or {} for path in self.folder.glob("*.json"))
+        for receipt in (*self.folded, *own):
             if receipt.get("subject") == named:
                 found = max(found, int(receipt.get("trimmed", 0)))
         return found
@@ -139,14 +144,20 @@ class Receipts:
         Raises:
             AuditError: it is damaged.
         """
-        return _read(self._path(erasure))
+        found = _read(self._path(erasure))
+        if found is None:
+            found = next((one for one in self.folded if one["erasure"] == erasure), None)
+        return found
 
     def _advance(self, upto: int, state: State, facts: dict[str, Any]) -> list[int]:
-        moved = []
+        moved, done = [], []
         with self._one:
             for path in sorted(self.folder.glob("*.json")):
-                receipt = self.get(int(path.stem))
-                if receipt is None or receipt["state"] == "done":
+                receipt = _read(path)
+                if receipt is None:
+                    continue
+                if receipt["state"] == "done":
+                    done.append((path, receipt))
                     continue
                 if receipt.get("until") is None or receipt["until"] > upto:
                     continue
@@ -156,7 +167,16 @@ class Receipts:
                     self._finish(receipt)
                 self._write(receipt)
                 moved.append(receipt["erasure"])
+            if len(done) > self.keep + self.keep // 10:
+                self._fold(done[: len(done) - self.keep])
         return moved
+
+    def _fold(self, done: Sequence[tuple[Path, dict[str, Any]]]) -> None:
+        """Write receipts into the file of the old ones, and then delete theirs."""
+        self.folded.add([receipt for _, receipt in done])
+        for path, _ in done:
+            path.unlink()
+        sync_folder(self.folder)
 
     def _finish(self, receipt: dict[str, Any]) -> None:
         self._reach(receipt, "done")
@@ -190,17 +210,17 @@ def verify(folder: Path, audit: Path) -> list[str]:
     except (OSError, KeyError, TypeError) as error:
         raise AuditError(f"cannot read {audit}: {error}; see `audit.verify`") from error
     found, older = [], {}
-    for path in sorted(folder.glob("*.json")):
-        receipt = _read(path)
-        if receipt is None or receipt["state"] != "done":
+    for place, erasure, receipt in _every(folder):
+        known = hashes.pop(erasure, None)
+        if receipt["state"] != "done":
             continue
-        erasure = int(path.stem)
         if digest_of(receipt) != receipt.get("sha256"):
-            found.append(f"{path} was altered")
-        elif erasure not in hashes and before is not None:
+            found.append(f"{place} was altered")
+        elif known is None and before is not None:
             older[erasure] = receipt["sha256"]
-        elif hashes.get(erasure) != receipt["sha256"]:
-            found.append(f"{path} is not the receipt that the audit has")
+        elif known != receipt["sha256"]:
+            found.append(f"{place} is not the receipt that the audit has")
+    found += [f"the receipt of erasure {erasure} in {folder} is missing" for erasure in hashes]
     # Of entries that were cut the audit has one hash of all.
     known = "" if before is None else before["receipts"]
     if not found and chain.combined(known, ()) != chain.combined("", older.items()):
@@ -214,6 +234,17 @@ def digest_of(receipt: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in receipt.items() if name not in ("sha256", "audit")}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _every(folder: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """Yield each receipt once, with its place and the erasure that it is to be of."""
+    own = {int(path.stem): path for path in folder.glob("*.json")}
+    for line, receipt in enumerate(folded := Folded(folder / _FOLDED), start=1):
+        if receipt["erasure"] not in own:  # a crash left both
+            yield f"line {line} of {folded.path}", receipt["erasure"], receipt
+    for erasure, path in sorted(own.items()):
+        if (found := _read(path)) is not None:
+            yield str(path), erasure, found
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +112,65 @@ def test_rows_that_an_erasure_could_not_take_out_are_known_to_the_next(tmp_path)
     held.accepted(9, "bob", [4], {"exact": True, "trimmed": 0, "unknown_until": 0})
     again = receipts(tmp_path)
     assert (again.trimmed("ann"), again.trimmed("bob"), again.trimmed("carl")) == (3, 0, 0)
+
+
+def several(tmp_path, many, keep):
+    held = Receipts(tmp_path / "erasures", Audit(tmp_path / "audit.jsonl"), keep)
+    for erasure in range(1, many + 1):
+        facts = {"exact": False, "trimmed": erasure}
+        held.accepted(erasure, f"user-{erasure}", [], facts)
+        held.removed(erasure, 1, until=erasure, who="key")
+        held.retired(erasure, RETIRED)
+    return held
+
+
+def test_old_receipts_share_a_file_and_are_found_there(tmp_path):
+    held = several(tmp_path, 40, keep=10)
+    files = sorted(path.stem for path in (tmp_path / "erasures").glob("*.json"))
+    assert 10 <= len(files) <= 12
+    assert files[-1] == "000000000040"
+    assert [held.get(n)["erasure"] for n in (1, 20, 40)] == [1, 20, 40]
+    assert held.get(41) is None
+    assert [held.trimmed(f"user-{n}") for n in (1, 20, 40, 41)] == [1, 20, 40, 0]
+    assert problems(tmp_path) == []
+    assert held.retired(99, RETIRED) == []
+
+
+def test_a_crash_while_receipts_are_moved_leaves_each_once(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+
+        def killed(path):
+            raise AuditError(f"killed before {path} is deleted")
+
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(AuditError, match="killed"):
+            several(tmp_path, 40, keep=10)
+    assert (tmp_path / "erasures" / "folded.jsonl").exists()
+    assert problems(tmp_path) == []
+    held = Receipts(tmp_path / "erasures", Audit(tmp_path / "audit.jsonl"), 5)
+    assert held.retired(99, RETIRED) == []
+    assert len([one["erasure"] for one in held.folded]) == len({n["erasure"] for n in held.folded})
+    assert problems(tmp_path) == []
+
+
+@pytest.mark.parametrize("cut", [0, 100])
+def test_an_old_receipt_that_was_altered_or_removed_is_found(tmp_path, cut):
+    held = several(tmp_path, 40, keep=10)
+    if cut:
+        held.audit.cut(4)
+    path = tmp_path / "erasures" / "folded.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    altered = lines[2].replace(b'"removed":1', b'"removed":2')
+    path.write_bytes(b"".join([*lines[:2], altered, *lines[3:]]))
+    assert problems(tmp_path) == [f"line 3 of {path} was altered"]
+    path.write_bytes(b"".join(lines[1:]))
+    assert "missing" in problems(tmp_path)[0]
+    path.write_bytes(lines[0][:20])
+    with pytest.raises(AuditError, match="restore a backup"):
+        problems(tmp_path)
+
+
+def test_a_receipt_that_the_audit_has_is_missed(tmp_path):
+    complete(tmp_path)
+    (tmp_path / "erasures" / "000000000007.json").unlink()
+    assert "receipt of erasure 7" in problems(tmp_path)[0]
