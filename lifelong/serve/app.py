@@ -241,7 +241,7 @@ def _add_probes(app: FastAPI, parts: Parts, routes: Routes) -> None:
         return _json(200, {"status": "alive"})
 
     async def ready(_: Request) -> Response:
-        why = parts.not_ready() or routes.lost
+        why = parts.not_ready() or routes.recorder.lost
         return _json(200 if why is None else 503, {"ready": why is None, "why": why})
 
     async def metrics(request: Request) -> Response:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
-from queue import Full
 from typing import Any
 
 import msgspec
@@ -33,10 +29,9 @@ from lifelong.serve.messages import (
 )
 from lifelong.serve.paging import page_of
 from lifelong.serve.parts import Parts, Reply
+from lifelong.serve.recorder import Recorder
 from lifelong.serve.records import Plain
 from lifelong.serve.schema import Malformed, decode
-
-_log = logging.getLogger("lifelong.serve")
 
 
 class Routes:
@@ -62,9 +57,8 @@ class Routes:
             threaded=parts.threaded,
             on_batch=on_batch,
         )
-        self._on_event = on_event
-        self.lost: str | None = None
-        """Why the newest event that was acknowledged before it was durable never became so."""
+        self.recorder = Recorder(parts.submit, on_event)
+        self._record = self.recorder.record
         self._decisions = Decisions(parts, self._record)
         self._predict = msgspec.json.Decoder(Predict)
         self._labels = msgspec.json.Decoder(Label | list[Label])
@@ -118,10 +112,9 @@ class Routes:
             for item, row in zip(items, features, strict=True)
         ]
         if self.parts.log == "async":
-            for future in await self._submit(events):
-                future.add_done_callback(self._noted)
+            await self.recorder.trust(events)
         else:
-            results = await self._append(events)
+            results = await self.recorder.append(events)
             items = [self._first(*one) for one in zip(items, events, results, strict=True)]
         return Reply(200, items[0] if x else {"predictions": items})
 
@@ -296,46 +289,6 @@ class Routes:
         offsets = await self._record(events)
         return Reply(202, {"ids": [event.id for event in events], "offsets": offsets})
 
-    async def _record(self, events: list[Event]) -> list[int]:
-        """Log events and return their offsets; say which cannot be, the others are."""
-        results = await self._append(events)
-        offsets = [result for result in results if isinstance(result, int)]
-        if len(offsets) < len(events):
-            failed = [result for result in results if isinstance(result, LogError)]
-            what = str(failed[0])
-            if len(events) > 1:
-                what = f"{len(failed)} of {len(events)} are not in the log; the first: {what}"
-            raise Refused(409, what, "send an id again only with what it was sent with")
-        return offsets
-
-    async def _append(self, events: list[Event]) -> list[int | LogError]:
-        """Log events; an error stands for each whose id the log has with another content."""
-        results: list[int | LogError] = []
-        for event, future in zip(events, await self._submit(events), strict=True):
-            try:
-                results.append(await _result(future))
-                self._on_event(event.kind)
-            except LogError as error:
-                if not isinstance(error, ValueError):
-                    raise
-                results.append(error)
-        return results
-
-    async def _submit(self, events: list[Event]) -> list[Future[int] | asyncio.Future[int]]:
-        """Queue events: all, or none where there is no room even for the first."""
-        futures: list[Future[int] | asyncio.Future[int]] = []
-        for event in events:
-            while True:
-                try:
-                    futures.append(self.parts.submit(event))
-                    break
-                except Full:
-                    if not futures:
-                        raise
-                # Refusing the rest now would have the client send the first ones again.
-                await asyncio.sleep(0.002)
-        return futures
-
     def _first(self, item: dict[str, Any], event: Event, result: int | LogError) -> dict[str, Any]:
         """Answer a prediction sent again as it was first, whichever version answers now."""
         if isinstance(result, int):
@@ -346,34 +299,3 @@ class Routes:
         version, output = known.data["version"], known.data["output"]
         answer = Answer(version, np.array([output], np.float32))
         return {**self._items(answer, [event.id])[0], "output": output}
-
-    def _noted(self, future: Future[int] | asyncio.Future[int]) -> None:
-        error = future.exception()
-        if error is None:
-            self._on_event("prediction")
-        elif not isinstance(error, ValueError):  # else the log has a first one of that id
-            self.lost = str(error)
-            _log.error("the log refused a prediction that was answered: %s", error)
-
-
-def _result(future: Future[int] | asyncio.Future[int]) -> asyncio.Future[int]:
-    """Wait in the event loop for another thread; unlike `wrap_future`, never cancel its work."""
-    if not isinstance(future, Future):
-        return future
-    loop = asyncio.get_running_loop()
-    mine: asyncio.Future[int] = loop.create_future()
-
-    def settle() -> None:
-        if mine.done():
-            return
-        error = future.exception()
-        if error is None:
-            mine.set_result(future.result())
-        else:
-            mine.set_exception(error)
-
-    if future.done():
-        settle()
-        return mine
-    future.add_done_callback(lambda _: loop.call_soon_threadsafe(settle))
-    return mine
