@@ -12,21 +12,22 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
-from lifelong.core.errors import LifelongError, LogError, RegistryError
+from lifelong.core.errors import LogError, RegistryError
 from lifelong.serve.app import create_app, settle
-from lifelong.serve.appender import Appender, Busy
+from lifelong.serve.appender import Appender
+from lifelong.serve.aside import aside
 from lifelong.serve.audit import Audit
 from lifelong.serve.auth import INTERNAL, Key, Keys, hash_of
+from lifelong.serve.chores import Chores
 from lifelong.serve.config import Config
 from lifelong.serve.deployment import Deployment
-from lifelong.serve.events import Event
 from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.intent import Intent, event_of
 from lifelong.serve.log import SQLiteLog
@@ -38,16 +39,11 @@ from lifelong.serve.registry import Registry
 from lifelong.serve.retention import Retention
 from lifelong.serve.snapshot import Snapshot
 from lifelong.serve.status import Status
+from lifelong.serve.unlearning import Unlearning
 from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
 
-HELD = 60.0
-"""Seconds for which the log stays as it is after somebody asked how far to go back."""
-PAUSE = 60.0
-"""Seconds before trimming is tried again where it failed."""
-
 _log = logging.getLogger("lifelong.serve")
-Found = TypeVar("Found")
 
 
 class Api:
@@ -74,13 +70,12 @@ class Api:
             records = config.release.records
             self.receipts = Receipts(config.folder / "erasures", self.audit, records)
             self.intent = Intent(config.folder)
-            self._deciding_at = -math.inf
+            self.unlearning = Unlearning(self.log, self.receipts, self.registry)
             self.complete()
         except BaseException:
             self.log.close()
             raise
         self.appender = Appender(self.log)
-        self._last_tick = 0  # rows may wait since before this process
         self.status = Status(
             config.folder, self.log, self.audit, self._serving, mode=config.release.mode
         )
@@ -103,7 +98,10 @@ class Api:
             remember=kept.remember,
             compact=kept.compact,
             decisions=kept.decisions,
-            held=lambda: time.monotonic() - self._deciding_at < HELD,
+            held=lambda: self.unlearning.held,
+        )
+        self.chores = Chores(
+            self.log, self.appender, self.retention, self.status.sample, config.serve.flush
         )
 
     def app(self, address: Callable[[], str] = str) -> FastAPI:
@@ -124,26 +122,26 @@ class Api:
             promote=self.promote,
             rollback=self.rollback,
             previous=self.previous,
-            complete=lambda: _aside(self.complete),
-            intend=lambda decision: _aside(lambda: self.intent.begin(decision)),
+            complete=lambda: aside(self.complete),
+            intend=lambda decision: aside(lambda: self.intent.begin(decision)),
             intended=self.intended,
             challenge=self.challenge,
             withdraw=self.withdraw,
             judged=self.judged,
             candidate=self.candidate,
-            erase=self.erase,
-            removed=self.removed,
-            erased=self.erased,
-            receipt=self.receipt,
+            erase=self.unlearning.erase,
+            removed=self.unlearning.removed,
+            erased=self.unlearning.erased,
+            receipt=self.unlearning.receipt,
             named=self.receipts.name,
             choose=self.deployment.choose,
-            status=lambda: _aside(self.status.now),
-            quarantine=lambda page: _aside(lambda: self._refused(page)),
-            audit=lambda page: _aside(lambda: self._audited(page)),
-            first_of=self.first_of,
-            traces_of=self.traces_of,
-            learned_until=self.learned_until,
-            bar=lambda offset: _aside(lambda: self.deployment.bar(offset)),
+            status=lambda: aside(self.status.now),
+            quarantine=lambda page: aside(lambda: self._refused(page)),
+            audit=lambda page: aside(lambda: self._audited(page)),
+            first_of=self.unlearning.first_of,
+            traces_of=self.unlearning.traces_of,
+            learned_until=self.unlearning.learned_until,
+            bar=lambda offset: aside(lambda: self.deployment.bar(offset)),
             metrics=self.metrics,
             log=serve.log,
             batch_rows=serve.batch_rows,
@@ -153,14 +151,12 @@ class Api:
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
-            ticking = asyncio.create_task(self._tick())
-            telling = asyncio.create_task(self._tell(address))
-            retaining = asyncio.create_task(self._retain())
-            counting = asyncio.create_task(self._count())
+            doing = (*self.chores.all(), self._tell(address))
+            tasks = [asyncio.create_task(one) for one in doing]
             try:
                 yield
             finally:
-                for task in (ticking, telling, retaining, counting):
+                for task in tasks:
                     task.cancel()
                     with suppress(asyncio.CancelledError):
                         await task
@@ -170,7 +166,7 @@ class Api:
 
     async def versions(self) -> list[dict[str, Any]]:
         """List the versions, oldest first."""
-        found = await _aside(self.registry.versions)
+        found = await aside(self.registry.versions)
         return [
             {
                 "version": version.number,
@@ -192,11 +188,11 @@ class Api:
             self._time(number)
             return number
 
-        return await _aside(promote)
+        return await aside(promote)
 
     async def rollback(self, number: int, reason: str, who: str) -> int:
         """Serve an earlier version."""
-        return await _aside(lambda: self.deployment.serve("rollback", number, reason, who))
+        return await aside(lambda: self.deployment.serve("rollback", number, reason, who))
 
     async def previous(self) -> int:
         """Return the champion before this one.
@@ -204,7 +200,7 @@ class Api:
         Raises:
             RegistryError: there is none.
         """
-        number = await _aside(self.registry.previous_champion)
+        number = await aside(self.registry.previous_champion)
         if number is None:
             raise RegistryError("there is no champion before this one to go back to")
         return number
@@ -215,7 +211,7 @@ class Api:
         if decision is None:
             return
         if self.log.find(decision["id"]) is None:
-            self._deciding_at = time.monotonic()
+            self.unlearning.hold()
             try:
                 self.deployment.repeat(decision)
             except RegistryError as error:  # nobody was told that it was done
@@ -232,19 +228,19 @@ class Api:
             if done or not self.deployment.shows(decision["action"], decision["version"]):
                 self.intent.end()
 
-        await _aside(end)
+        await aside(end)
 
     async def challenge(self, number: int, share: float, reason: str, who: str) -> int:
         """Have a version answer a share of the users."""
-        return await _aside(lambda: self.deployment.challenge(number, share, reason, who))
+        return await aside(lambda: self.deployment.challenge(number, share, reason, who))
 
     async def withdraw(self, number: int, reason: str, who: str) -> int:
         """Have a version answer nobody, and recommend it no more."""
-        return await _aside(lambda: self.deployment.withdraw(number, reason, who))
+        return await aside(lambda: self.deployment.withdraw(number, reason, who))
 
     async def judged(self, number: int, *rest: Any) -> int:
         """Keep a verdict; see `Deployment.judged`."""
-        return await _aside(lambda: self.deployment.judged(number, *rest))
+        return await aside(lambda: self.deployment.judged(number, *rest))
 
     async def candidate(self) -> dict[str, Any]:
         """Tell what is on trial and what came of it: from the trainer's file, and our own."""
@@ -260,59 +256,7 @@ class Api:
                 "trial": None if shown["candidate"] is None else shown,
             }
 
-        return await _aside(tell)
-
-    async def erase(self, subject: str, who: str, erasure: int, facts: dict[str, Any]) -> int:
-        """Remove what the log holds of a subject."""
-        del who  # named when it is done
-
-        def remove() -> int:
-            self.receipts.accepted(erasure, subject, self.log.offsets_of(subject), facts)
-            return self.log.erase(subject)
-
-        return await _aside(remove)
-
-    async def removed(self, erasure: int, events: int, until: int, who: str) -> None:
-        """Note that the log has no more of it."""
-        await _aside(lambda: self.receipts.removed(erasure, events, until=until, who=who))
-
-    async def erased(self, state: str, upto: int, facts: dict[str, Any]) -> list[int]:
-        """Note how far the trainer has come with erasures."""
-        note = self.receipts.learned if state == "learner rebuilt" else self.receipts.retired
-        return await _aside(lambda: note(upto, facts))
-
-    async def receipt(self, erasure: int) -> dict[str, Any] | None:
-        """Return the receipt of an erasure."""
-        return await _aside(lambda: self.receipts.get(erasure))
-
-    def first_of(self, subject: str) -> int:
-        """Return the first offset that an erasure has to go back to; the log stays as it is."""
-        self._deciding_at = time.monotonic()
-        return self.log.first_of(subject) or self.log.last + 1
-
-    def traces_of(self, subject: str) -> dict[str, Any]:
-        """Tell what was learned from a subject's events that the log no longer has."""
-        self._deciding_at = time.monotonic()  # else more may be trimmed before it is removed
-        traces, earlier = self.log.traces_of(subject), self.receipts.trimmed(subject)
-        told: dict[str, Any] = {"earlier": earlier} if earlier else {}
-        if not traces.none:
-            told |= {"forget": traces.rows, "first": traces.first, "unknown": traces.unknown}
-        return told
-
-    def learned_until(self, number: int) -> int:
-        """Return the last offset that a version has learned from; the log stays as it is.
-
-        Raises:
-            RegistryError: the log no longer reaches back to it.
-        """
-        self._deciding_at = time.monotonic()
-        last, begin = self.registry.get(number).last_offset, self.log.trimmed
-        if last < begin:
-            raise RegistryError(
-                f"version {number} was learned up to event {last}, and the log begins after "
-                f"{begin}: what came since cannot be unlearned; roll back without discard"
-            )
-        return last
+        return await aside(tell)
 
     def close(self) -> None:
         """Write what waits, and close the log."""
@@ -355,32 +299,6 @@ class Api:
         first = max(page.after, last - page.limit)
         return self.audit.entries(first, max(last - first, 0))[::-1]
 
-    async def _count(self) -> None:
-        """Count the events each second, for their rates."""
-        while True:
-            await _aside(self.status.sample)
-            await asyncio.sleep(1.0)
-
-    async def _tick(self) -> None:
-        """Write a tick into the log where rows may wait for a full batch."""
-        while True:
-            await asyncio.sleep(self.config.serve.flush)
-            with suppress(LogError, Busy):
-                last = await _aside(lambda: self.log.last)
-                if last > self._last_tick:
-                    event = Event("tick", f"tick after {last}", time.time(), {})
-                    self._last_tick = await asyncio.wrap_future(self.appender.submit(event))
-
-    async def _retain(self) -> None:
-        """Trim the log, all the time and a little at once."""
-        while True:
-            wait = PAUSE
-            try:
-                wait = await _aside(self.retention.step)
-            except LifelongError as error:
-                _log.warning("cannot trim the log: %s", error)
-            await asyncio.sleep(wait)
-
     async def _tell(self, address: Callable[[], str]) -> None:
         """Write down where this answers, once that is known."""
         while not (url := address()):
@@ -422,8 +340,3 @@ def run(path: Path) -> None:
     # Else the loop waits up to 5 ms for each piece of a decision that another thread works on.
     sys.setswitchinterval(0.0005)
     server.run()
-
-
-async def _aside(work: Callable[[], Found]) -> Found:
-    """Do slow work in another thread."""
-    return await asyncio.get_running_loop().run_in_executor(None, work)
