@@ -38,7 +38,7 @@ class Attention(nn.Module):
         (torch.Size([2, 5, 8]), None)
     """
 
-    _qkv_same_embed_dim = False
+    in_proj_bias = None
     """Torch's encoder layers ask this, and then call the module instead of a fused kernel."""
 
     def __init__(

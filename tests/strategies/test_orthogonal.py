@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from strategy_models import batches_of, growing, learn, learner_of
+from strategy_models import batches_of, growing, learner_of
 
 from lifelong import Orthogonal, Replay, TaskSpec
 from lifelong.checks import CHECKS, forgetting, keeping, learning
@@ -38,7 +38,7 @@ def test_sets_become_orthogonal_where_they_would_not():
     for strength in (0.0, 5.0):
         learner = learner_of(Orthogonal(strength), summed)
         for task in range(2):
-            learn(learner, task, [], (0, 1, 2, 3))
+            learner.begin_task(TaskSpec(task, (0, 1, 2, 3)))
             for batch in 10 * batches_of(3):
                 learner.observe(batch)
             learner.end_task(batches_of(1))
