@@ -6,7 +6,7 @@ from lifelong.nets.adapter_sets import (
     load_adapter_state,
     save_adapter,
 )
-from lifelong.nets.adapting import Routed
+from lifelong.nets.adapters import Routed
 from lifelong.nets.attention import Attention
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.bottleneck import Bottleneck, add_bottlenecks

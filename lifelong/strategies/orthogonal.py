@@ -42,9 +42,8 @@ class Orthogonal(Strategy):
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor:
         """Compute how much the newest parts overlap with earlier ones."""
         del batch, output
-        found = [
-            m.overlap() for m in learner.model.modules() if callable(getattr(m, "overlap", None))
-        ]
+        parts = [getattr(module, "overlap", None) for module in learner.model.modules()]
+        found = [part() for part in parts if callable(part)]
         if not found:
             raise ValueError(
                 f"nothing in {type(learner.model).__name__} can overlap; make it with "

@@ -69,6 +69,7 @@ def tiny():
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=8,
+        initializer_range=0.5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
