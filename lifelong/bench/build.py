@@ -140,7 +140,7 @@ def _model(config: Config, stream: Stream) -> nn.Module:
             outputs = 1 + max(int(task.train.y.max()) for task in stream.tasks)
             head = nn.Linear(backbone.features, outputs)
         model = Classifier(backbone, head, front)
-    return _initialised(recipes.network(config["strategy"], model), config)
+    return recipes.network(config["strategy"], _initialised(model, config))
 
 
 def _initialised(model: nn.Module, config: Config) -> nn.Module:

@@ -14,7 +14,7 @@ from lifelong.bench.hybrids import HYBRIDS
 from lifelong.core.errors import UnknownName
 from lifelong.core.forward import wants_task
 from lifelong.core.strategy import Strategy
-from lifelong.nets import Classifier, NearestMeanHead
+from lifelong.nets import Classifier, NearestMeanHead, add_lora
 from lifelong.strategies import (
     AGEM,
     DER,
@@ -43,9 +43,11 @@ from lifelong.strategies import (
     Feedback,
     GDumb,
     ICaRL,
+    InfLoRA,
     LwF,
     MeanTeacher,
     MeRGAN,
+    Orthogonal,
     PooledDistillation,
     Prioritized,
     Replay,
@@ -206,6 +208,31 @@ RECIPES: Mapping[str, Recipe] = {
         "arXiv:1809.10635",
     ),
     "mergan": Recipe(MeRGAN, "generative replay", "P, 5 G", "boundaries", "arXiv:1809.02058"),
+    "lora": Recipe(None, "structure", "sets", "nothing", "arXiv:2106.09685", network=add_lora),
+    "task-lora": Recipe(
+        None,
+        "structure",
+        "a set a task",
+        "task ids",
+        "arXiv:2106.09685",
+        network=partial(add_lora, sets="task"),
+    ),
+    "o-lora": Recipe(
+        Orthogonal,
+        "structure",
+        "a set a task",
+        "boundaries",
+        "arXiv:2310.14152",
+        network=partial(add_lora, sets="summed"),
+    ),
+    "inflora": Recipe(
+        InfLoRA,
+        "structure",
+        "a set a task, bases",
+        "boundaries",
+        "arXiv:2404.00228",
+        network=partial(add_lora, sets="summed"),
+    ),
     "feature-replay": Recipe(
         FeatureReplay, "generative replay", "moments", "boundaries", "arXiv:2303.05118"
     ),

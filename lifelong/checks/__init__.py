@@ -9,8 +9,8 @@ or one by one, in a test of your own:
         check(lambda: MyStrategy(strength=1.0))
 
 Strategies are tried on small models and streams made in here, each check in a second or less:
-alone, with replay, with a head that grows, with a model that wants the task, in bf16, and with
-gradients that accumulate.
+alone, with replay, with a head that grows, with a model that wants the task, with LoRA, in bf16,
+and with gradients that accumulate.
 
     makes_strategies            strategies are made, and `state` names what they have
     keeps_plain_state           the state is tensors, numbers, strings, None, lists and dicts

@@ -16,7 +16,7 @@ from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner, Precision
 from lifelong.core.strategy import Strategy
 from lifelong.core.task import TaskSpec
-from lifelong.nets import MLP, Classifier, GrowingHead, MultiHead, TaskClassifier
+from lifelong.nets import MLP, Classifier, GrowingHead, MultiHead, TaskClassifier, add_lora
 from lifelong.strategies.replay import Replay
 
 Make: TypeAlias = Callable[[], Strategy | Sequence[Strategy]]
@@ -88,6 +88,11 @@ def task_model() -> nn.Module:
     return TaskClassifier(MLP(INPUTS, hidden=(HIDDEN,)), MultiHead(HIDDEN))
 
 
+def lora_model() -> nn.Module:
+    """Make a model that is frozen but for LoRA and its head, to which each task adds a set."""
+    return add_lora(growing_model(), rank=2, sets="summed")
+
+
 def made_by(make: Make) -> list[Strategy]:
     """Make what is checked.
 
@@ -121,6 +126,7 @@ SETTINGS = (
     Setting("with replay", plain_model, replay=True),
     GROWING,
     Setting("task-aware model", task_model),
+    Setting("with LoRA", lora_model, adam=True),
     Setting("bf16", plain_model, precision="bf16"),
     Setting("accumulating gradients", growing_model, accumulate=2),
 )

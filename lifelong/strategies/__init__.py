@@ -17,6 +17,7 @@ from lifelong.strategies.gdumb import GDumb
 from lifelong.strategies.gem import AGEM, GEM
 from lifelong.strategies.gpm import GPM
 from lifelong.strategies.icarl import ICaRL
+from lifelong.strategies.inflora import InfLoRA
 from lifelong.strategies.l2 import L2
 from lifelong.strategies.latents import Latents
 from lifelong.strategies.lwf import LwF
@@ -25,6 +26,7 @@ from lifelong.strategies.mean_teacher import MeanTeacher
 from lifelong.strategies.mergan import MeRGAN
 from lifelong.strategies.mir import MIR
 from lifelong.strategies.ogd import OGD
+from lifelong.strategies.orthogonal import Orthogonal
 from lifelong.strategies.pooled import PooledDistillation
 from lifelong.strategies.prioritized import Prioritized
 from lifelong.strategies.quadratic import Quadratic
@@ -63,10 +65,12 @@ __all__ = [
     "Feedback",
     "GDumb",
     "ICaRL",
+    "InfLoRA",
     "Latents",
     "LwF",
     "MeRGAN",
     "MeanTeacher",
+    "Orthogonal",
     "PerTask",
     "PooledDistillation",
     "Prioritized",

@@ -95,7 +95,10 @@ class OGD(Strategy):
         found = group_gradients(learner.model, rows, weight, _label_output, learner.parameters)
         self._widen(learner)
         self._thin(share)
-        new = torch.cat([found[name].flatten(1).to(self.basis) for name in self.spans], 1)
+        # What has been frozen since it got its place has no gradient any more.
+        frozen = {n: self.basis.new_zeros(len(rows), b - a) for n, (a, b) in self.spans.items()}
+        parts = {**frozen, **found}
+        new = torch.cat([parts[name].flatten(1).to(self.basis) for name in self.spans], 1)
         new = orthonormal(new, self.basis)
         self.basis = torch.cat((self.basis, new))
         self.owner = torch.cat((self.owner, self.owner.new_full((len(new),), self.tasks)))

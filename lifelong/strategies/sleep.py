@@ -178,8 +178,10 @@ class Sleep(Strategy):
     @torch.no_grad()
     def _hold(self, learner: Learner) -> None:
         if self.kept:
-            weights: list[Tensor] = [learner.parameters[name] for name in self.kept]
-            masks: list[Tensor] = list(self.kept.values())
+            # What has been frozen since, such as an earlier task's adapters, stays as it was held.
+            learning = [name for name in self.kept if name in learner.parameters]
+            weights: list[Tensor] = [learner.parameters[name] for name in learning]
+            masks: list[Tensor] = [self.kept[name] for name in learning]
             torch._foreach_mul_(weights, masks)
 
 

@@ -1,0 +1,124 @@
+"""Putting adapters into a model, and telling them the task of each row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from lifelong.core.features import head_of
+from lifelong.nets.adapters import Adapter, Routed, Sets, adapters, sizes
+from lifelong.nets.attention import Attention
+from lifelong.nets.route import Route
+
+
+def adapt(
+    model: nn.Module,
+    make: Callable[[nn.Module, Route], Adapter],
+    *,
+    match: str | None,
+    sets: Sets,
+    head: bool,
+) -> nn.Module:
+    """Freeze a model but for its head, and put adapters in the place of its linear layers.
+
+    Raises:
+        ValueError: no layer is there or matches, it has adapters already, or sets are unknown.
+    """
+    if sets not in ("shared", "summed", "task"):
+        raise ValueError(f"sets is {sets!r}; choose 'shared', 'summed' or 'task'")
+    if any(adapters(model)):
+        raise ValueError(f"this {type(model).__name__} has adapters already; give a plain model")
+    own = head_of(model) if head else None
+    kept = set() if own is None else set(own.modules())
+    learning = set() if own is None else {p for p in own.parameters() if p.requires_grad}
+    chosen = _chosen(model, kept, match)
+    if sets == "task" and any(getattr(m, "batch_first", True) is False for m in model.modules()):
+        raise ValueError(
+            "sets by task need rows first; make the attention with batch_first=True, or take "
+            'sets="shared"'
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter in learning)
+    root = nn.ModuleDict({"model": model})
+    _replace(root, {m: Attention.of(m) for m in chosen if isinstance(m, nn.MultiheadAttention)})
+    route = Route()
+    layers = {m for name, m in _linear(root["model"]) if m not in kept and _fits(match, name)}
+    _replace(root, {m: make(m, route) for m in layers})
+    norms = [m for m in root.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    _replace(root, {m: Still(m) for m in norms if m not in kept and m.running_mean is not None})
+    _leave_fast_path(root)
+    return Routed(root["model"], route) if sets == "task" else root["model"]
+
+
+class Still(nn.Module):
+    """Keep a layer in eval mode: what normalises by running statistics, in a frozen model.
+
+    Example:
+        >>> Still(nn.BatchNorm1d(2)).train().norm.training
+        False
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of this module alone."""
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+def _linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, m) for name, m in model.named_modules() if sizes(m) is not None)
+
+
+def _fits(match: str | None, name: str) -> bool:
+    return match is None or re.search(match, name) is not None
+
+
+def _chosen(model: nn.Module, kept: set[nn.Module], match: str | None) -> list[nn.Module]:
+    """List the layers to adapt, and the attention that has some; raise without any."""
+    found: dict[str, nn.Module] = {}
+    inside: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            parts = ("query", "key", "value", "out")
+            found |= {".".join(filter(None, (name, part))): module for part in parts}
+            inside |= set(module.modules())
+        elif sizes(module) is not None and module not in inside:
+            found[name] = module
+    found = {name: module for name, module in found.items() if module not in kept}
+    chosen = [module for name, module in found.items() if _fits(match, name)]
+    if not chosen:
+        told = f"; its layers: {', '.join([*found][:8])}" if found else " beside its head"
+        raise ValueError(
+            f"{type(model).__name__} has no linear layer{f' that matches {match!r}' * bool(match)}"
+            f"{told}; adapters need one"
+        )
+    return chosen
+
+
+def _replace(root: nn.Module, made: dict[Any, Any]) -> None:
+    """Put modules in the place of others, wherever those are used."""
+    for parent in list(root.modules()):
+        for name, child in parent._modules.items():
+            if child in made and parent is not made[child]:
+                parent._modules[name] = made[child]
+
+
+def _leave_fast_path(root: nn.Module) -> None:
+    """Let torch's encoder layers call their parts, of which a fused kernel takes the weights."""
+    for module in root.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0

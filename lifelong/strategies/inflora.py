@@ -1,0 +1,112 @@
+"""InfLoRA: new tasks learn where the inputs of earlier ones do not lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.core.batch import Batch
+from lifelong.core.learner import Learner
+from lifelong.core.strategy import Strategy
+from lifelong.core.undisturbed import undisturbed
+from lifelong.nets.adapters import Pair, adapters
+from lifelong.nets.lora import LoRA
+from lifelong.strategies.gpm import extended_basis
+
+
+class InfLoRA(Strategy):
+    """Let the newest LoRA of each layer see nothing of what earlier tasks put into that layer.
+
+    A <- A - (A M) M' after each step, so that (W + up A) x = W x for the past inputs x, with M an
+    orthonormal basis of them; after each task it gains directions as in `GPM`
+    Liang & Li 2024, arXiv:2404.00228 (interference-free LoRA).
+
+    The authors pass over a task's rows before they learn from it, take their leading directions
+    outside M for A, and then learn the way up alone. A stream has not shown those rows yet: here
+    A is drawn, learns, and is kept outside M. They also switch to the complement of M once M
+    is more than half of the space, which saves memory and changes nothing else.
+
+    Args:
+        threshold: what share of the inputs' square norm is held, above 0 to 1.
+        batches: look at this many batches of a task; None for all.
+
+    Attributes:
+        basis: by a layer's name, M: (inputs, directions).
+
+    Raises:
+        ValueError: a threshold out of range, or fewer than one batch; while learning, a model
+            without summed LoRA.
+
+    Example:
+        >>> InfLoRA(threshold=0.95).basis
+        {}
+    """
+
+    state: ClassVar[tuple[str, ...]] = ("basis",)
+
+    def __init__(self, threshold: float = 0.97, *, batches: int | None = None) -> None:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold is {threshold}; it must lie above 0, and be 1 at most")
+        if batches is not None and batches < 1:
+            raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
+        self.threshold = threshold
+        self.batches = batches
+        self.basis: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def project(self, learner: Learner) -> None:
+        """Find layers without sets before a step is taken."""
+        _layers(learner)
+
+    @torch.no_grad()
+    def after_step(self, learner: Learner, batch: Batch, output: object) -> None:
+        """Take out of the newest sets what looks at past inputs."""
+        del batch, output
+        for name, layer in _layers(learner).items():
+            newest = [*layer.pairs.values()][-1:]
+            for pair in newest if name in self.basis else []:
+                assert isinstance(pair, Pair)
+                down, basis = pair.down.weight, self.basis[name].to(pair.down.weight.dtype)
+                down -= (down @ basis) @ basis.T
+
+    @torch.no_grad()
+    def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
+        """Add the directions of the task's inputs to the basis of each layer."""
+        layers, squares = _layers(learner), dict[str, Tensor]()
+        hooks = [
+            layer.register_forward_pre_hook(partial(_add, squares, name))
+            for name, layer in layers.items()
+        ]
+        try:
+            with undisturbed(learner.model), torch.no_grad():
+                for batch in islice(data, self.batches):
+                    learner.output(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for name, square in squares.items():
+            self.basis[name] = extended_basis(square, self.basis.get(name), self.threshold)
+
+
+def _layers(learner: Learner) -> dict[str, LoRA]:
+    found = {n: m for n, m in adapters(learner.model) if isinstance(m, LoRA) and m.sets == "summed"}
+    if not found:
+        raise ValueError(
+            f"{type(learner.model).__name__} has no summed LoRA; make it with "
+            'add_lora(model, sets="summed")'
+        )
+    return found
+
+
+def _add(
+    squares: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple[Tensor, ...]
+) -> None:
+    del module
+    x = inputs[0].flatten(0, -2).float()
+    square = (x.T @ x).double()
+    squares[name] = squares[name] + square if name in squares else square

@@ -1,0 +1,113 @@
+import pytest
+import torch
+from adapted_models import INPUTS, SPECS, mlp, stirred, transformer
+from torch import nn
+
+from lifelong import TaskSpec
+from lifelong.core.errors import CheckpointError, StateMismatch, UnknownTask
+from lifelong.core.growth import grow
+from lifelong.nets import (
+    Transformer,
+    adapter_state,
+    add_bottlenecks,
+    add_lora,
+    load_adapter,
+    load_adapter_state,
+    save_adapter,
+)
+
+
+@pytest.mark.parametrize("add", [add_lora, add_bottlenecks])
+@pytest.mark.parametrize("make", [mlp, transformer])
+def test_a_set_goes_through_a_file_to_another_task(add, make, tmp_path):
+    torch.manual_seed(0)
+    model = stirred(add(make(), rank=2, sets="task")).eval()
+    save_adapter(tmp_path / "set.safetensors", model, 3)
+    load_adapter(tmp_path / "set.safetensors", model, 8)
+    x = INPUTS[make](4)
+    one, other = (model(x, task=torch.full((4,), id)) for id in (3, 8))
+    assert torch.equal(one, other)
+    assert (tmp_path / "set.safetensors").stat().st_size < 10_000
+
+
+def test_a_set_that_is_taken_out_is_a_copy():
+    model = stirred(add_lora(mlp(), rank=2))
+    state = adapter_state(model)
+    before = state["layers"]["backbone.layers.0"]["up.weight"].clone()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(state["layers"]["backbone.layers.0"]["up.weight"], before)
+    load_adapter_state(model, state)
+    assert torch.equal(adapter_state(model)["layers"]["backbone.layers.0"]["up.weight"], before)
+
+
+def test_sets_of_ten_tasks_of_an_encoder_of_6_x_384_take_less_than_5_mb(tmp_path):
+    with torch.device("meta"):
+        encoder = Transformer(tokens=10, width=384, layers=6, heads=12, hidden=1536)
+    encoder = encoder.to_empty(device="cpu")
+    model = add_lora(encoder, rank=8, match="query|value", sets="task", head=False)
+    grow(model, TaskSpec(0))
+    save_adapter(tmp_path / "set.safetensors", model, 0)
+    size = (tmp_path / "set.safetensors").stat().st_size
+    values = 6 * 2 * 8 * (384 + 384)
+    assert 4 * values < size < 4 * values + 10_000
+    assert 10 * size < 5_000_000
+    print(f"ten sets take {10 * size / 1e6:.2f} MB")
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (lambda: add_lora(mlp(), rank=3, sets="task"), "rank=2, the model has rank=3"),
+        (lambda: add_lora(mlp(), rank=2, alpha=9.0, sets="task"), "alpha=2.0.*alpha=9.0"),
+        (lambda: add_bottlenecks(mlp(), rank=2, sets="task"), "'LoRA'.*'Bottleneck'"),
+        (lambda: add_lora(mlp(), rank=2, match="layers.0", sets="task"), "other layers.*layers.2"),
+        (
+            lambda: add_lora(nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 2)), rank=2, sets="task"),
+            "other layers",
+        ),
+    ],
+)
+def test_a_set_of_another_kind_or_shape_is_refused(other, told):
+    state = adapter_state(stirred(add_lora(mlp(), rank=2, sets="task")), 0)
+    model = other()
+    grow(model, SPECS[0]) if "Sequential" not in repr(type(model.model)) else None
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(StateMismatch, match=told):
+        load_adapter_state(model, state, 0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_another_width_a_missing_part_and_no_set_at_all_are_refused():
+    model = stirred(add_lora(mlp(), rank=2))
+    state = adapter_state(model)
+    state["layers"]["backbone.layers.0"]["up.weight"] = torch.zeros(4, 2)
+    with pytest.raises(StateMismatch, match=r"up.weight is \(4, 2\) in the set, \(7, 2\)"):
+        load_adapter_state(model, state)
+    del state["layers"]["backbone.layers.0"]["up.weight"]
+    with pytest.raises(StateMismatch, match=r"up\.weight is None"):
+        load_adapter_state(model, state)
+    with pytest.raises(StateMismatch, match="not a set of adapters"):
+        load_adapter_state(model, {"kind": "LoRA"})
+
+
+def test_tasks_must_be_named_where_each_has_a_set():
+    routed, shared = add_lora(mlp(), rank=2, sets="task"), add_lora(mlp(), rank=2)
+    with pytest.raises(UnknownTask, match="task 5 has a set here"):
+        adapter_state(routed, 5)
+    with pytest.raises(UnknownTask, match="no task has a set"):
+        adapter_state(stirred(routed))
+    with pytest.raises(ValueError, match="one set that all tasks share"):
+        load_adapter_state(shared, adapter_state(shared), 0)
+    with pytest.raises(ValueError, match="has no adapters"):
+        adapter_state(nn.Linear(2, 2))
+
+
+def test_a_damaged_file_changes_nothing(tmp_path):
+    model = add_lora(mlp(), rank=2)
+    path = tmp_path / "set.safetensors"
+    save_adapter(path, model)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match="truncated"):
+        load_adapter(path, model)

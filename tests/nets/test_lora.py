@@ -1,0 +1,92 @@
+import copy
+
+import pytest
+import torch
+from adapted_models import INPUTS, mixed, mlp, stirred, transformer
+from torch import nn
+
+from lifelong.core.errors import UnknownTask
+from lifelong.nets import LoRA, add_lora, merge, unmerge
+
+
+class Conv1D(nn.Module):
+    """As transformers has it for GPT-2."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, outputs))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_it_computes_the_equation():
+    torch.manual_seed(0)
+    layer = stirred(LoRA(nn.Linear(4, 3), rank=2, alpha=5.0))
+    x = torch.randn(6, 4)
+    down, up = layer.pairs["shared"].down.weight, layer.pairs["shared"].up.weight
+    whole = layer.base.weight + 5.0 / 2 * up @ down
+    torch.testing.assert_close(layer(x), x @ whole.T + layer.base.bias)
+
+
+@pytest.mark.parametrize("make", [mlp, transformer])
+@pytest.mark.parametrize(("sets", "task"), [("shared", None), ("summed", None), ("task", 3)])
+def test_merged_it_gives_the_same_and_unmerged_the_very_same(make, sets, task):
+    torch.manual_seed(0)
+    model = stirred(add_lora(make(), rank=2, alpha=1.0, sets=sets)).eval()
+    x = INPUTS[make](5)
+    named = {} if task is None else {"task": torch.full((5,), task)}
+    before, state = model(x, **named), copy.deepcopy(model.state_dict())
+    merge(model, task)
+    torch.testing.assert_close(model(x, **named), before)
+    torch.testing.assert_close(copy.deepcopy(model)(x, **named), before)
+    unmerge(model)
+    assert torch.equal(model(x, **named), before)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_layers_that_keep_inputs_first_are_adapted_and_merged():
+    torch.manual_seed(0)
+    model = add_lora(nn.Sequential(Conv1D(4, 3), nn.Linear(3, 2)), rank=2)
+    stirred(model).eval()
+    x = torch.randn(5, 4)
+    before = model(x)
+    merge(model)
+    torch.testing.assert_close(model(x), before)
+
+
+def test_merged_it_refuses_what_would_be_wrong():
+    model = stirred(add_lora(mlp(), rank=2, sets="task"))
+    with pytest.raises(ValueError, match="name the task"):
+        merge(model)
+    with pytest.raises(UnknownTask, match="task 8 has no set here"):
+        merge(model, 8)
+    merge(model, 0)
+    with pytest.raises(ValueError, match="merged already"):
+        merge(model, 0)
+    x = torch.zeros(4, 6)
+    with pytest.raises(ValueError, match="cannot learn"):
+        model.train()(x)
+    with pytest.raises(UnknownTask, match="merged with the set of task 0"):
+        model.eval()(x, task=mixed(4))
+    with pytest.raises(ValueError, match="unmerge\\(model\\) before saving"):
+        model.state_dict()
+    with pytest.raises(ValueError, match="has no LoRA"):
+        merge(nn.Linear(2, 2))
+
+
+def test_overlap_is_that_of_the_newest_with_all_before():
+    torch.manual_seed(0)
+    layer = LoRA(nn.Linear(6, 3), rank=2, sets="summed")
+    assert float(layer.overlap()) == 0
+    stirred(layer)
+    first, second, new = (pair.down.weight for pair in layer.pairs.values())
+    told = (first @ new.T).square().sum() + (second @ new.T).square().sum()
+    torch.testing.assert_close(layer.overlap(), told)
+    with pytest.raises(ValueError, match="only summed ones overlap"):
+        LoRA(nn.Linear(6, 3), rank=2).overlap()
+
+
+def test_only_linear_layers_are_taken():
+    with pytest.raises(ValueError, match="not Conv2d"):
+        LoRA(nn.Conv2d(1, 1, 1), rank=1)

@@ -1,0 +1,90 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from strategy_models import batches_of, growing, learner_of
+from torch.optim import Adam
+
+from lifelong import InfLoRA, Replay, TaskSpec
+from lifelong.checks import CHECKS, forgetting, keeping, learning
+from lifelong.checks.settings import Setting, lora_model
+from lifelong.core.features import tapped
+from lifelong.nets import MLP, Classifier, GrowingHead, LoRA, add_lora
+
+
+def flat(count, task):
+    """Batches whose inputs lie in a plane of 6 dimensions, a plane of its own for each task."""
+    made = batches_of(count, task=task)
+    for batch in made:
+        plane = torch.zeros(6, 6)
+        plane[2 * task, 0] = plane[2 * task + 1, 1] = 1
+        x = torch.cat((batch.x, batch.x), 1) @ plane.T
+        yield replace(batch, x=x)
+
+
+def wide():
+    return add_lora(Classifier(MLP(6, hidden=(5,)), GrowingHead(5)), rank=2, sets="summed")
+
+
+@pytest.mark.parametrize("optimizer", [None, Adam])
+def test_features_of_past_rows_stay_while_those_of_new_ones_are_learned(optimizer):
+    options = {} if optimizer is None else {"optimizer": optimizer}
+    learner = learner_of(InfLoRA(1.0), wide, **options)
+    past, new = list(flat(8, 0)), list(flat(8, 1))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    for batch in past:
+        learner.observe(batch)
+    learner.end_task(past)
+    before = [features(learner, batches) for batches in (past, new)]
+    learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+    for batch in 3 * new:
+        learner.observe(batch)
+    after = [features(learner, batches) for batches in (past, new)]
+    torch.testing.assert_close(after[0], before[0], atol=1e-5, rtol=0)
+    assert not torch.allclose(after[1], before[1], atol=1e-2)
+
+
+def features(learner, batches):
+    with tapped(learner.model) as tap:
+        learner.predict(torch.cat([batch.x for batch in batches]))
+    return tap.features.clone()
+
+
+def test_the_basis_spans_the_inputs_and_the_newest_set_sees_none_of_them():
+    learner = learner_of(InfLoRA(1.0), wide)
+    past = list(flat(4, 0))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    learner.end_task(past)
+    (basis,) = learner.strategies[0].basis.values()
+    torch.testing.assert_close(basis @ basis.T, torch.diag(torch.tensor([1.0, 1, 0, 0, 0, 0])))
+    learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+    learner.observe(next(flat(1, 1)))
+    (layer,) = [m for m in learner.model.modules() if isinstance(m, LoRA)]
+    assert float((layer.pairs["1"].down.weight @ basis).abs().max()) < 1e-6
+    assert float(layer.pairs["1"].down.weight.norm()) > 0.1
+
+
+def test_wrong_use_is_refused():
+    with pytest.raises(ValueError, match="threshold is 0"):
+        InfLoRA(0)
+    with pytest.raises(ValueError, match="batches is 0"):
+        InfLoRA(batches=0)
+    for model in (growing, lambda: add_lora(growing(), rank=2)):
+        learner = learner_of(InfLoRA(), model)
+        learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+        with pytest.raises(ValueError, match="no summed LoRA"):
+            learner.observe(batches_of(1)[0])
+        assert learner.steps == 0
+
+
+GROWING = Setting("growing head", lora_model, adam=True)
+SETTINGS = (GROWING, replace(GROWING, precision="bf16"), replace(GROWING, accumulate=2))
+
+
+@pytest.mark.parametrize("check", [check for check in CHECKS if check != "beats_naive"])
+def test_it_keeps_every_promise_with_replay(check, monkeypatch):
+    for module in (keeping, learning, forgetting):
+        for name, setting in (("ALONE", GROWING), ("GROWING", GROWING), ("SETTINGS", SETTINGS)):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, setting)
+    CHECKS[check](lambda: [InfLoRA(0.9), Replay(100)])

@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from strategy_models import batches_of, growing, learner_of
+
+from lifelong import Orthogonal, Replay, TaskSpec
+from lifelong.checks import CHECKS, forgetting, keeping, learning
+from lifelong.checks.settings import Setting, lora_model
+from lifelong.nets import LoRA, add_lora
+
+
+def summed():
+    return add_lora(growing(), rank=2, sets="summed")
+
+
+def layers_of(learner):
+    return [m for m in learner.model.modules() if isinstance(m, LoRA)]
+
+
+def test_the_penalty_is_the_squared_overlap_with_all_earlier_sets():
+    learner = learner_of(Orthogonal(2.0), summed)
+    for task in range(3):
+        learner.begin_task(TaskSpec(task, (task,)))
+        learner.end_task(batches_of(1))
+    learner.begin_task(TaskSpec(3, (3,)))
+    told = 0.0
+    for layer in layers_of(learner):
+        *old, new = [pair.down.weight for pair in layer.pairs.values()]
+        told = told + sum((weight @ new.T).square().sum() for weight in old)
+    found = learner.strategies[0].penalty(learner, batches_of(1)[0], None)
+    torch.testing.assert_close(found, 2.0 * told)
+    assert float(found.detach()) > 0
+
+
+def test_sets_become_orthogonal_where_they_would_not():
+    overlaps = []
+    for strength in (0.0, 5.0):
+        learner = learner_of(Orthogonal(strength), summed)
+        for task in range(2):
+            learner.begin_task(TaskSpec(task, (0, 1, 2, 3)))
+            for batch in 10 * batches_of(3):
+                learner.observe(batch)
+            learner.end_task(batches_of(1))
+        overlaps.append(sum(float(layer.overlap().detach()) for layer in layers_of(learner)))
+    assert overlaps[1] < overlaps[0] / 100
+
+
+def test_a_model_in_which_nothing_can_overlap_is_refused():
+    with pytest.raises(ValueError, match=r'MLP can overlap; make it with add_lora.*"summed"'):
+        learn_one(learner_of(Orthogonal()))
+    shared = learner_of(Orthogonal(), lambda: add_lora(growing(), rank=2))
+    with pytest.raises(ValueError, match="sets='shared', and only summed ones overlap"):
+        learn_one(shared)
+    with pytest.raises(ValueError, match="strength is -1"):
+        Orthogonal(-1)
+
+
+def learn_one(learner):
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    learner.observe(batches_of(1)[0])
+
+
+GROWING = Setting("growing head", lora_model, adam=True)
+SETTINGS = (GROWING, replace(GROWING, precision="bf16"), replace(GROWING, accumulate=2))
+
+
+@pytest.mark.parametrize("check", [check for check in CHECKS if check != "beats_naive"])
+def test_it_keeps_every_promise_with_replay(check, monkeypatch):
+    for module in (keeping, learning, forgetting):
+        for name, setting in (("ALONE", GROWING), ("GROWING", GROWING), ("SETTINGS", SETTINGS)):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, setting)
+    CHECKS[check](lambda: [Orthogonal(0.1), Replay(100)])
