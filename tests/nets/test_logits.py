@@ -37,7 +37,7 @@ def batch():
 
 
 def learned(model):
-    learner = Learner(model, Adam(model.parameters(), lr=0.02), [EWC(1.0, batches=1), Replay(8)])
+    learner = Learner(model, Adam(model.parameters(), lr=0.02), [EWC(1.0), Replay(8)])
     learner.begin_task(0)
     losses = [float(learner.observe(batch())) for _ in range(20)]
     learner.end_task([batch()])
