@@ -105,7 +105,9 @@ def _cut(data: Labelled, config: Config) -> Stream:
         shared["epochs"] = 1
     scenario = config["scenario"]
     if scenario == "permuted":
-        return permuted(data, **shared)
+        stream = permuted(data, **shared)
+        stream.task_known = config["head"] == "multi"
+        return stream
     if scenario == "rotated":
         return rotated(data, **shared)
     shared["class_order"] = config["class_order"]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from lifelong.bench import networks
 from lifelong.bench.hybrids import HYBRIDS
 from lifelong.core.errors import UnknownName
 from lifelong.core.forward import wants_task
@@ -24,6 +25,7 @@ from lifelong.strategies import (
     EWC,
     GEM,
     GPM,
+    HAT,
     L2,
     MAS,
     MIR,
@@ -48,6 +50,7 @@ from lifelong.strategies import (
     MeanTeacher,
     MeRGAN,
     Orthogonal,
+    PackNet,
     PooledDistillation,
     Prioritized,
     Replay,
@@ -150,6 +153,8 @@ def _nearest_mean(model: nn.Module) -> nn.Module:
     return model
 
 
+_TOLD = "boundaries, task ids"
+
 RECIPES: Mapping[str, Recipe] = {
     "fine-tune": Recipe(None, "none", "nothing", "nothing", "the lower bound"),
     "joint": Recipe(None, "bound", "all rows", "all tasks at once", "the upper bound", "joint"),
@@ -236,6 +241,13 @@ RECIPES: Mapping[str, Recipe] = {
     "feature-replay": Recipe(
         FeatureReplay, "generative replay", "moments", "boundaries", "arXiv:2303.05118"
     ),
+    "progressive": Recipe(
+        None, "structure", "columns", "task ids", "arXiv:1606.04671", network=networks.progressive
+    ),
+    "packnet": Recipe(
+        PackNet, "structure", "1.25 P", _TOLD, "arXiv:1711.05769", network=networks.packed
+    ),
+    "hat": Recipe(HAT, "structure", "P, gates", _TOLD, "arXiv:1801.01423", network=networks.gated),
 }
 """Every strategy by name. Several joined by `+` act together, in that order."""
 

@@ -32,7 +32,7 @@ class Suite:
         model: "mlp", "cnn" or "resnet18".
         width: of the model: units of each of two hidden layers, or channels.
         head: "growing" (outputs for the classes so far), "fixed" (for all classes from the start)
-            or "multi" (one part a task, told which; for task-incremental suites).
+            or "multi" (one part a task, told which; for task-incremental and permuted suites).
         init: "default" (torch's) or "xavier" (uniform, biases zero).
         scale: pixels are divided by this.
         mean, std: subtracted from what that makes, and divided by.

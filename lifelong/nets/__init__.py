@@ -11,13 +11,17 @@ from lifelong.nets.attention import Attention
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.bottleneck import Bottleneck, add_bottlenecks
 from lifelong.nets.classifier import Classifier, TaskClassifier
+from lifelong.nets.gated import Gated
 from lifelong.nets.heads import MASKED, CosineHead, GrowingHead, MultiHead
 from lifelong.nets.latent import LatentModel
 from lifelong.nets.logits import Logits
 from lifelong.nets.lora import LoRA, add_lora, merge, unmerge
 from lifelong.nets.nearest_mean import NearestMeanHead
+from lifelong.nets.packed import Packed
 from lifelong.nets.pixels import Augment, Pixels
+from lifelong.nets.progressive import Progressive
 from lifelong.nets.prompts import Prompted
+from lifelong.nets.task_heads import TaskHeads
 from lifelong.nets.transformer import Transformer
 
 __all__ = [
@@ -28,18 +32,22 @@ __all__ = [
     "Bottleneck",
     "Classifier",
     "CosineHead",
+    "Gated",
     "GrowingHead",
     "LatentModel",
     "LoRA",
     "Logits",
     "MultiHead",
     "NearestMeanHead",
+    "Packed",
     "Pixels",
+    "Progressive",
     "Prompted",
     "ResNet18",
     "Routed",
     "SmallCNN",
     "TaskClassifier",
+    "TaskHeads",
     "Transformer",
     "adapter_state",
     "add_bottlenecks",

@@ -67,7 +67,7 @@ class GrowingHead(nn.Module):
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Add outputs up to the task's largest class; return the new block's parameters."""
-        lacking = _needed(task) - self.classes
+        lacking = needed_outputs(task) - self.classes
         if lacking <= 0:
             return []
         like = self._like
@@ -215,7 +215,7 @@ class CosineHead(nn.Module):
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Add outputs up to the task's largest class; return the new weights, (new, features)."""
-        lacking = _needed(task) - self.classes
+        lacking = needed_outputs(task) - self.classes
         if lacking <= 0:
             return []
         like, bound = self.scale, self.features**-0.5
@@ -237,8 +237,13 @@ class CosineHead(nn.Module):
         return f"features={self.features}, classes={self.classes}"
 
 
-def _needed(task: TaskSpec) -> int:
-    """Count the outputs that a task's labels need; raise where that cannot be told."""
+def needed_outputs(task: TaskSpec) -> int:
+    """Count the outputs that a task's labels need; raise where that cannot be told.
+
+    Example:
+        >>> needed_outputs(TaskSpec(0, classes=(2, 4)))
+        5
+    """
     if not task.classes:
         raise ValueError(
             f"task {task.id} comes without classes, and the head grows by them; "

@@ -16,6 +16,7 @@ from lifelong.strategies.feedback import Feedback
 from lifelong.strategies.gdumb import GDumb
 from lifelong.strategies.gem import AGEM, GEM
 from lifelong.strategies.gpm import GPM
+from lifelong.strategies.hat import HAT
 from lifelong.strategies.icarl import ICaRL
 from lifelong.strategies.inflora import InfLoRA
 from lifelong.strategies.l2 import L2
@@ -27,6 +28,7 @@ from lifelong.strategies.mergan import MeRGAN
 from lifelong.strategies.mir import MIR
 from lifelong.strategies.ogd import OGD
 from lifelong.strategies.orthogonal import Orthogonal
+from lifelong.strategies.packnet import PackNet
 from lifelong.strategies.pooled import PooledDistillation
 from lifelong.strategies.prioritized import Prioritized
 from lifelong.strategies.quadratic import Quadratic
@@ -46,6 +48,7 @@ __all__ = [
     "EWC",
     "GEM",
     "GPM",
+    "HAT",
     "L2",
     "MAS",
     "MIR",
@@ -71,6 +74,7 @@ __all__ = [
     "MeRGAN",
     "MeanTeacher",
     "Orthogonal",
+    "PackNet",
     "PerTask",
     "PooledDistillation",
     "Prioritized",

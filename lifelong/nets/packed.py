@@ -1,0 +1,118 @@
+"""A network into which tasks are packed: each owns weights that no other changes."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lifelong.nets.task_weights import TaskWeights
+
+MOST = 255
+"""How many tasks an owner's byte can tell apart."""
+
+
+class Packed(TaskWeights):
+    """Let each task of a model see the weights that it and the tasks before it own, no others.
+
+    W_t = W where owner <= t, else 0; the newest task learns the weights that it owns, alone
+    Mallya & Lazebnik 2018, arXiv:1711.05769 (PackNet); the strategy `PackNet` prunes and retrains.
+
+    When a task begins it takes over all weights that are free, from 0. What earlier tasks own is
+    copied into tensors that do not learn (`kept`), and read from there: momentum, weight decay and
+    Adam cannot move it, so outputs for old tasks stay the same, bit for bit. As in the paper, what
+    is no weight of a linear or convolution layer (biases, norms) learns from the first task alone,
+    whose statistics norms keep. Layers that come later, such as a task's own outputs, learn while
+    that task is the newest. Each weight takes 5 bytes more: 4 for what is kept, 1 for the owner.
+
+    Args:
+        model: any module with such layers. Give it `TaskHeads` where tasks share classes: the
+            outputs of other heads are packed too if they are there from the start, else frozen.
+
+    Shapes: those of the model; task (rows,) int64. Rows of task -1, and all where task is None, are
+    the newest task's.
+
+    Raises:
+        ValueError: a model without such layers; `grow` with a task that is frozen, or for more
+            than 255 tasks.
+        UnknownTask: called before it has grown, or with the id of a task it never grew for.
+
+    Example:
+        >>> from lifelong.core.task import TaskSpec
+        >>> net = Packed(nn.Linear(4, 2))
+        >>> new = net.grow(TaskSpec(0))
+        >>> net.prune(0.5)
+        >>> net.free, net.owner0.sum().item()
+        (4, 4)
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        for number, weight in enumerate(self.own()):
+            kept = nn.Parameter(torch.zeros_like(weight), requires_grad=False)
+            self.register_parameter(f"kept{number}", kept)
+            self.register_buffer(f"owner{number}", torch.zeros_like(weight, dtype=torch.uint8))
+
+    @property
+    def free(self) -> int:
+        """How many weights no task owns; reading it waits for a GPU."""
+        return sum(int((owner == 0).sum()) for _, _, owner in self._parts())
+
+    @property
+    def newest(self) -> int:
+        """How many weights the newest task owns."""
+        return sum(int((owner == len(self.ids)).sum()) for _, _, owner in self._parts())
+
+    def weights(self, place: int) -> dict[str, Tensor]:
+        """By name, the weights of a task: those that it and earlier ones own."""
+        last = place == len(self.ids) - 1
+        return {
+            name: torch.where(owner == place + 1, weight, kept)
+            if last
+            else torch.where(owner <= place + 1, kept, 0.0)
+            for name, (weight, kept, owner) in zip(self.names, self._parts(), strict=True)
+        }
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Keep what the newest task owns, and give what is free to the one that begins."""
+        place = len(self.ids)
+        if place == MOST:
+            raise ValueError(f"a packed network holds {MOST} tasks; begin a new one")
+        for weight, kept, owner in self._parts():
+            if place:
+                kept.copy_(torch.where(owner == place, weight, kept))
+                weight.masked_fill_(owner == 0, 0.0)
+            owner.masked_fill_(owner == 0, place + 1)
+        if place:
+            # Outputs of tasks before, too: those of the task that begins are not there yet.
+            learning = {id(weight) for weight in self.own()}
+            for parameter in self.model.parameters():
+                if id(parameter) not in learning:
+                    parameter.requires_grad_(False)
+
+    @torch.no_grad()
+    def prune(self, share: float) -> None:
+        """Free this share of the newest task's weights in each layer, the smallest ones."""
+        for weight, _, owner in self._parts():
+            own = owner == len(self.ids)
+            size = weight.abs().masked_fill(~own, torch.inf).flatten()
+            count = round(share * int(own.sum()))
+            owner.view(-1)[size.topk(count, largest=False).indices] = 0
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; after the first task, norms stay in eval mode."""
+        super().train(mode)
+        if len(self.ids) > 1:
+            for module in self.model.modules():
+                if isinstance(module, _NormBase):
+                    module.eval()
+        return self
+
+    def _parts(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor]]:
+        return [
+            (weight, self.get_parameter(f"kept{n}"), self.get_buffer(f"owner{n}"))
+            for n, weight in enumerate(self.own())
+        ]

@@ -1,0 +1,83 @@
+"""Models whose weights depend on the task: what packed and masked networks share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lifelong.core.features import head_of
+from lifelong.core.forward import wants_task
+from lifelong.core.task import TaskSpec
+from lifelong.nets.by_task import each_task, is_newest
+
+
+class TaskWeights(nn.Module):
+    """Run any model with the weights of each row's task in its linear and convolution layers.
+
+    What those weights are, a network that derives from this says in `weights`.
+
+    Args:
+        model: any module with `nn.Linear` or `nn.Conv2d` layers. Such layers that come later, as a
+            head's do when it grows, are left alone.
+
+    Attributes:
+        names: of the weights, within the model.
+        ids: of the tasks that it has grown for.
+
+    Raises:
+        ValueError: the model has no such layer.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        layers = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+        self.names = [name for name, p in model.named_parameters() if id(p) in layers]
+        if not self.names:
+            raise ValueError(f"{type(model).__name__} has no nn.Linear and no nn.Conv2d to mask")
+        self.ids: list[int] = []
+        self._inner_task = wants_task(model)
+
+    @property
+    def head(self) -> nn.Module:
+        """The model's own head."""
+        return head_of(self.model)
+
+    @abstractmethod
+    def weights(self, place: int) -> dict[str, Tensor]:
+        """By name, the weights of the task at a place among all."""
+
+    def own(self) -> list[nn.Parameter]:
+        """List the parameters that `names` names."""
+        return [self.model.get_parameter(name) for name in self.names]
+
+    def grow(self, task: TaskSpec) -> list[nn.Parameter]:
+        """Begin a task; what that takes, `begin` says."""
+        if not is_newest(self.ids, task):
+            self.begin()
+            self.ids.append(task.id)
+            self.train(self.training)  # what is frozen now may have another mode
+        return []
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Keep what the newest task has learned, and make room for another."""
+
+    def forward(self, *x: Tensor, task: Tensor | None = None, **named: Tensor) -> Tensor:
+        """Run the model on each task's rows with its weights."""
+
+        def run(place: int, rows: Tensor | None) -> Tensor:
+            args, options, own = x, dict(named), task
+            if rows is not None and task is not None:
+                args, own = tuple(part[rows] for part in x), task[rows]
+                options = {name: part[rows] for name, part in named.items()}
+            told: dict[str, Any] = {"task": own} if self._inner_task else {}
+            output: Tensor = functional_call(
+                self.model, self.weights(place), args, {**options, **told}
+            )
+            return output
+
+        return each_task(task, self.ids, run)

@@ -1,0 +1,138 @@
+import pytest
+import torch
+from growing_runs import (
+    OPTIMIZERS,
+    answers_stay,
+    expect_mixed_rows_answered,
+    expect_module_alone_answers,
+    learner_on,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lifelong import PackNet
+from lifelong.core.errors import UnknownTask
+from lifelong.core.task import TaskSpec
+from lifelong.nets import MLP, Packed, SmallCNN, TaskClassifier, TaskHeads
+
+
+def heads():
+    torch.manual_seed(0)
+    return Packed(TaskClassifier(MLP(6, hidden=(9, 8)), TaskHeads(8)))
+
+
+def shared():
+    torch.manual_seed(0)
+    return Packed(MLP(6, hidden=(12,), outputs=2))
+
+
+def normed():
+    torch.manual_seed(0)
+    return Packed(nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 2)))
+
+
+def cnn():
+    torch.manual_seed(0)
+    return Packed(SmallCNN(1, 4, widths=(4,), hidden=8, outputs=2))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("made", [heads, shared])
+def test_old_tasks_answer_the_same_bit_for_bit(made, optimizer):
+    learner = learner_on(made(), [PackNet(prune=0.6)], optimizer)
+    told, x = answers_stay(learner)
+    expect_module_alone_answers(learner, made(), told, x)
+    expect_mixed_rows_answered(learner, told, x)
+
+
+@pytest.mark.parametrize(("made", "shape"), [(normed, (6,)), (cnn, (1, 4, 4))])
+def test_norms_and_convolutions_are_packed_too(made, shape):
+    learner = learner_on(made(), [PackNet(prune=0.5)], "momentum and decay")
+    told, x = answers_stay(learner, 3, shape)
+    expect_module_alone_answers(learner, made(), told, x)
+
+
+@given(shares=st.lists(st.floats(0, 0.95), min_size=1, max_size=5), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_no_weight_has_two_owners_and_each_task_keeps_its_largest(shares, seed):
+    torch.manual_seed(seed)
+    net = Packed(nn.Linear(5, 7))
+    taken = torch.zeros(7, 5, dtype=torch.bool)
+    for task, share in enumerate(shares):
+        net.grow(TaskSpec(task))
+        own = net.owner0 == task + 1
+        assert torch.equal(own, ~taken)  # all that was free, and nothing else
+        weight = net.model.weight.data.copy_(torch.randn(7, 5))
+        net.prune(share)
+        kept = net.owner0 == task + 1
+        assert int(kept.sum()) == int(own.sum()) - round(share * int(own.sum()))
+        freed = own & ~kept
+        if kept.any() and freed.any():
+            assert weight[kept].abs().min() >= weight[freed].abs().max()
+        assert torch.equal(net.weights(task)["weight"] != 0, kept | taken)
+        taken |= kept
+        if not net.free:
+            break
+    assert net.free == int((~taken).sum())
+
+
+def test_only_owned_weights_get_a_gradient():
+    net = shared()
+    net.grow(TaskSpec(0))
+    net.prune(0.5)
+    net(torch.randn(4, 6)).square().sum().backward()
+    weight = net.model.layers[0].weight
+    assert (weight.grad[net.owner0 == 0] == 0).all()
+    assert (weight.grad[net.owner0 == 1] != 0).any()
+
+
+def test_what_is_not_packed_learns_from_the_first_task_alone():
+    net = heads()
+    for task in range(2):
+        for module in (net, net.model.head):
+            module.grow(TaskSpec(task, (0, 1)))
+    learning = [name for name, p in net.named_parameters() if p.requires_grad]
+    assert learning == [
+        "model.backbone.layers.0.weight",
+        "model.backbone.layers.2.weight",
+        "model.head.blocks.1.weight",
+        "model.head.blocks.1.bias",
+    ]
+
+
+def test_inputs_of_several_tensors_are_parted_by_task_as_well():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1, bias=False)
+
+        def forward(self, a, b):
+            return self.layer(a + b)
+
+    torch.manual_seed(0)
+    net = Packed(Sum())
+    net.grow(TaskSpec(0))
+    net.prune(0.5)
+    net.grow(TaskSpec(1))
+    a, b, task = torch.randn(4, 2), torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+    with torch.no_grad():
+        net.model.layer.weight.normal_()
+    found = net(a=a, b=b, task=task)
+    for place in (0, 1):
+        own = (a + b) @ net.weights(place)["layer.weight"].T
+        torch.testing.assert_close(found[task == place], own[task == place])
+    assert net.head is net.model.layer
+
+
+def test_models_without_layers_and_tasks_beyond_a_byte_are_refused():
+    with pytest.raises(ValueError, match=r"ReLU has no nn\.Linear"):
+        Packed(nn.ReLU())
+    net = Packed(nn.Linear(2, 1))
+    with pytest.raises(UnknownTask, match="no task yet"):
+        net(torch.zeros(1, 2))
+    for task in range(255):
+        net.grow(TaskSpec(task))
+    with pytest.raises(ValueError, match="holds 255 tasks"):
+        net.grow(TaskSpec(255))
+    assert len(net.ids) == 255

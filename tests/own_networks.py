@@ -1,0 +1,23 @@
+"""The settings of the checks, with what a method makes of each setting's model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from lifelong.checks import forgetting, keeping, learning
+from lifelong.checks.settings import ALONE, GROWING, SETTINGS, Setting
+
+
+def checked_on(monkeypatch, network: Callable[[nn.Module], nn.Module]) -> None:
+    """Let the checks try strategies on other networks."""
+
+    def changed(setting: Setting) -> Setting:
+        return replace(setting, model=lambda: network(setting.model()))
+
+    for seed in forgetting.SEEDS:
+        forgetting._naive(seed)  # plain training of the plain model is what to be better than
+    for module in (keeping, learning, forgetting):
+        for name, setting in (("ALONE", changed(ALONE)), ("GROWING", changed(GROWING))):
+            monkeypatch.setattr(module, name, setting, raising=False)
+        monkeypatch.setattr(module, "SETTINGS", tuple(map(changed, SETTINGS)), raising=False)

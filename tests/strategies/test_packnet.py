@@ -1,0 +1,94 @@
+import copy
+
+import pytest
+import torch
+from strategy_models import batches_of, learn, learner_of, mlp
+
+from lifelong import PackNet, TaskSpec
+from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn
+from lifelong.nets import MLP, Packed
+
+
+def packed():
+    return Packed(mlp())
+
+
+def test_a_task_keeps_its_share_and_retrains_it():
+    learner = learner_of(PackNet(prune=0.6, epochs=2, lr=0.1), packed)
+    batches = batches_of(4)
+    learner.begin_task(TaskSpec(0))
+    for batch in batches:
+        learner.observe(batch)
+    expected = copy.deepcopy(learner.model)
+    expected.prune(0.6)
+    optimizer = torch.optim.SGD(
+        [p for p in expected.parameters() if p.requires_grad], lr=0.1, momentum=0.9
+    )
+    for batch in batches * 2:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(expected(batch.x, task=batch.task), batch.y).backward()
+        optimizer.step()
+    learner.end_task(batches)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(learner.model.state_dict()[name], value, msg=name)
+    assert learner.model.free == round(0.6 * 15) + round(0.6 * 20)
+
+
+def test_with_a_number_of_tasks_each_gets_an_equal_part():
+    learner = learner_of(PackNet(tasks=5), lambda: Packed(MLP(3, hidden=(20,), outputs=4)))
+    for task in range(5):
+        learn(learner, task, batches_of(2, task=task))
+    counts = torch.bincount(learner.model.owner0.flatten(), minlength=6).tolist()
+    assert counts == [0, 12, 12, 12, 12, 12]
+
+
+def test_a_task_that_finds_nothing_free_is_told_so_and_nothing_changes():
+    learner = learner_of(PackNet(prune=0.0), packed)
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(TaskSpec(1))
+    before = learner.state_dict()["model"]
+    with pytest.raises(
+        NothingLeftToLearn, match=r"belong to the 1 tasks before task 1; prune more"
+    ):
+        learner.observe(batches_of(1, task=1)[0])
+    after = learner.state_dict()["model"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_consolidating_in_between_prunes_a_task_once():
+    learner = learner_of(PackNet(prune=0.5), packed)
+    batches = batches_of(3)
+    learner.begin_task(TaskSpec(0))
+    learner.observe(batches[0])
+    learner.consolidate(batches)
+    owner = learner.model.owner0.clone()
+    learner.observe(batches[1])
+    learner.end_task(batches)
+    assert torch.equal(learner.model.owner0, owner)
+
+
+def test_retraining_that_diverges_leaves_everything_as_it_was():
+    learner = learner_of(PackNet(lr=1e30, epochs=3), packed)
+    batches = batches_of(3)
+    learner.begin_task(TaskSpec(0))
+    learner.observe(batches[0])
+    before = learner.state_dict()["model"]
+    with pytest.raises(NonFiniteLoss, match="lower the strategy's learning rate"):
+        learner.end_task(batches)
+    after = learner.state_dict()["model"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert learner.current == 0
+
+
+def test_models_that_are_not_packed_and_senseless_settings_are_refused():
+    learner = learner_of(PackNet())
+    with pytest.raises(ValueError, match="the model is MLP; wrap it"):
+        learn(learner, 0, batches_of(1))
+    for settings, told in (
+        ({"prune": 1.0}, "prune is 1.0"),
+        ({"tasks": 0}, "tasks is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"lr": 0.0}, "lr is 0.0"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            PackNet(**settings)
