@@ -3,13 +3,15 @@
 import pytest
 from own_networks import checked_on
 
-from lifelong import HAT, PackNet, Strategy
-from lifelong.bench.networks import gated, packed, progressive
+from lifelong import HAT, ExpertGate, PackNet, Strategy
+from lifelong.bench.networks import experts, gated, packed, progressive, supermasked
 from lifelong.checks import CHECKS
 
 METHODS = {
     "progressive": (progressive, Strategy),
     "packnet": (packed, lambda: PackNet(prune=0.6, lr=0.05)),
+    "supermasks": (supermasked, Strategy),
+    "experts": (experts, lambda: ExpertGate(full="reuse")),
     "hat": (gated, lambda: HAT(0.1, steps=8)),
 }
 

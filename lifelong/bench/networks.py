@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from lifelong.nets import Classifier, Gated, Packed, Progressive, TaskClassifier, TaskHeads
+from lifelong.nets import (
+    Classifier,
+    Experts,
+    Gated,
+    GrowingHead,
+    Packed,
+    Progressive,
+    Supermasks,
+    TaskClassifier,
+    TaskHeads,
+)
 
 
 def progressive(model: nn.Module) -> nn.Module:
@@ -39,6 +49,43 @@ def gated(model: nn.Module) -> nn.Module:
     return Gated(*_backbone_and_front(model))
 
 
+def supermasked(model: nn.Module) -> nn.Module:
+    """Fix a model at random weights of which each task learns a mask, and its own outputs.
+
+    Example:
+        >>> supermasked(nn.Linear(4, 2)).names
+        ['weight']
+    """
+    return Supermasks(_with_task_heads(model))
+
+
+def experts(model: nn.Module) -> nn.Module:
+    """Make experts like a model whose inputs are counted; they are not told the task.
+
+    Raises:
+        ValueError: it is not an `MLP`, so that nothing says how many inputs there are.
+
+    Example:
+        >>> from lifelong.nets import MLP
+        >>> experts(MLP(4, outputs=2)).limit
+        10
+    """
+    backbone, front = _backbone_and_front(model)
+    inputs = getattr(backbone, "inputs", None)
+    if not isinstance(inputs, int):
+        raise ValueError(
+            f"{type(backbone).__name__} does not say how many inputs it has; make the mixture "
+            "yourself: lifelong.nets.Experts(model, inputs)"
+        )
+    if isinstance(model, TaskClassifier):
+        model = Classifier(backbone, GrowingHead(_features(model)), front)
+    return Experts(model, inputs, rank=max(1, min(32, inputs // 4)))
+
+
+def _features(model: Classifier) -> int:
+    return int(getattr(model.head, "features", 0) or getattr(model.head, "in_features", 0))
+
+
 def _backbone_and_front(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:
     return (model.backbone, model.front) if isinstance(model, Classifier) else (model, None)
 
@@ -46,5 +93,4 @@ def _backbone_and_front(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:
 def _with_task_heads(model: nn.Module) -> nn.Module:
     if not isinstance(model, Classifier):
         return model
-    features = int(getattr(model.head, "features", 0) or getattr(model.head, "in_features", 0))
-    return TaskClassifier(model.backbone, TaskHeads(features), model.front)
+    return TaskClassifier(model.backbone, TaskHeads(_features(model)), model.front)

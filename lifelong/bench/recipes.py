@@ -40,6 +40,7 @@ from lifelong.strategies import (
     CleanReplay,
     DERpp,
     Exemplars,
+    ExpertGate,
     FeatureDistillation,
     FeatureReplay,
     Feedback,
@@ -246,6 +247,17 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "packnet": Recipe(
         PackNet, "structure", "1.25 P", _TOLD, "arXiv:1711.05769", network=networks.packed
+    ),
+    "supsup": Recipe(
+        None, "structure", "masks", "task ids", "arXiv:2006.14769", network=networks.supermasked
+    ),
+    "experts": Recipe(
+        ExpertGate,
+        "structure",
+        "10 P, bases",
+        "boundaries",
+        "arXiv:1611.06194",
+        network=networks.experts,
     ),
     "hat": Recipe(HAT, "structure", "P, gates", _TOLD, "arXiv:1801.01423", network=networks.gated),
 }

@@ -53,7 +53,7 @@ def table_names() -> list[str]:
 
     Example:
         >>> table_names()
-        ['split-mnist-buffers', 'split-mnist-hsu', 'split-mnist-scenarios']
+        ['split-mnist-buffers', 'split-mnist-hsu', 'split-mnist-scenarios', 'structure']
     """
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 

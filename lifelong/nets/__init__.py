@@ -11,6 +11,7 @@ from lifelong.nets.attention import Attention
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.bottleneck import Bottleneck, add_bottlenecks
 from lifelong.nets.classifier import Classifier, TaskClassifier
+from lifelong.nets.experts import Experts
 from lifelong.nets.gated import Gated
 from lifelong.nets.heads import MASKED, CosineHead, GrowingHead, MultiHead
 from lifelong.nets.latent import LatentModel
@@ -21,6 +22,7 @@ from lifelong.nets.packed import Packed
 from lifelong.nets.pixels import Augment, Pixels
 from lifelong.nets.progressive import Progressive
 from lifelong.nets.prompts import Prompted
+from lifelong.nets.supermasks import Supermasks
 from lifelong.nets.task_heads import TaskHeads
 from lifelong.nets.transformer import Transformer
 
@@ -32,6 +34,7 @@ __all__ = [
     "Bottleneck",
     "Classifier",
     "CosineHead",
+    "Experts",
     "Gated",
     "GrowingHead",
     "LatentModel",
@@ -46,6 +49,7 @@ __all__ = [
     "ResNet18",
     "Routed",
     "SmallCNN",
+    "Supermasks",
     "TaskClassifier",
     "TaskHeads",
     "Transformer",

@@ -10,6 +10,7 @@ from lifelong.strategies.eeil import EEIL
 from lifelong.strategies.er_ace import ERACE
 from lifelong.strategies.ewc import EWC
 from lifelong.strategies.exemplars import Exemplars
+from lifelong.strategies.expert_gate import ExpertGate
 from lifelong.strategies.feature_replay import FeatureReplay
 from lifelong.strategies.features import FeatureDistillation
 from lifelong.strategies.feedback import Feedback
@@ -63,6 +64,7 @@ __all__ = [
     "CleanReplay",
     "DERpp",
     "Exemplars",
+    "ExpertGate",
     "FeatureDistillation",
     "FeatureReplay",
     "Feedback",

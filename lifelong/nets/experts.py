@@ -1,0 +1,152 @@
+"""A mixture of experts whose inputs tell which of them is asked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.core.task import TaskSpec
+from lifelong.nets.by_task import each_task
+from lifelong.nets.heads import MASKED
+
+
+class Experts(nn.Module):
+    """Answer each row with the expert whose past inputs are most like it; no task need be told.
+
+    expert of x = argmin_e |(x - m_e) - B_e B_e' (x - m_e)|**2, with B_e the `rank` leading
+    directions of the expert's inputs around their mean m_e
+    Aljundi, Chakravarty & Tuytelaars 2017, arXiv:1611.06194 (Expert Gate); the strategy
+    `ExpertGate` decides which expert learns a task.
+
+    The paper's gate is one autoencoder an expert, trained by gradients, on features of a network
+    trained before. Here it is the best linear one in closed form, on the inputs as they come, so
+    it suits small images and rows of numbers. An expert shows the classes of its own tasks alone.
+    All experts are there from the start, `limit` times the model, so that nothing depends on
+    what the data will be; those that no task needs stay as they were made, and cost no time.
+
+    In training all rows go to the expert that learns the open task. Otherwise they go to those
+    whose tasks have ended, or to that one as long as there are none.
+
+    Args:
+        model: what each expert is a copy of; one that does not want the task.
+        inputs: numbers in one row, after flattening.
+        limit: how many experts there are.
+        rank: directions of each, fewer than inputs: what they leave tells experts apart.
+
+    Shapes: (rows, ...) to (rows, classes), MASKED where classes are not the expert's.
+
+    Raises:
+        ValueError: inputs, a limit or a rank below 1, or a rank that leaves nothing.
+        UnknownTask: a row is routed before any task has begun.
+
+    Example:
+        >>> net = Experts(nn.Linear(4, 2), inputs=4, limit=3, rank=2)
+        >>> net.grow(TaskSpec(0, classes=(0, 1)))
+        []
+        >>> net.assign(0)
+        >>> net(torch.zeros(5, 4)).shape
+        torch.Size([5, 2])
+    """
+
+    mean: nn.Parameter
+    basis: nn.Parameter
+    values: nn.Parameter
+    rest: nn.Parameter
+    count: nn.Parameter
+
+    def __init__(self, model: nn.Module, inputs: int, *, limit: int = 10, rank: int = 32) -> None:
+        super().__init__()
+        for name, value in (("inputs", inputs), ("limit", limit), ("rank", rank)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        if rank >= inputs:
+            raise ValueError(f"rank is {rank} of {inputs} inputs, which leaves nothing to compare")
+        self.limit = limit
+        self.rank = rank
+        self.experts = nn.ModuleList(copy.deepcopy(model) for _ in range(limit))
+        shapes = {
+            "mean": (limit, inputs),
+            "basis": (limit, inputs, self.rank),
+            "values": (limit, self.rank),  # variances along the directions
+            "rest": (limit,),  # and what is left of them, which is the mean error
+            "count": (limit,),
+        }
+        for name, shape in shapes.items():
+            # Parameters, as these change at the ends of tasks alone: buffers are copied each step.
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
+        self.tasks: list[TaskSpec] = []
+
+    def grow(self, task: TaskSpec) -> list[nn.Parameter]:
+        """Note a task that begins; which expert learns it is decided by its data."""
+        if not self.tasks or self.tasks[-1].id != task.id:
+            nowhere = torch.tensor(-1, device=self.count.device)
+            self.register_buffer(f"expert{len(self.tasks)}", nowhere)
+            self.tasks.append(task)
+        return []
+
+    @property
+    def assigned(self) -> list[int]:
+        """The expert of each task, -1 where that is not decided; reading it waits for a GPU."""
+        return [int(self.get_buffer(f"expert{n}")) for n in range(len(self.tasks))]
+
+    def assign(self, expert: int) -> None:
+        """Let an expert learn the newest task."""
+        self.get_buffer(f"expert{len(self.tasks) - 1}").fill_(expert)
+
+    def errors(self, x: Tensor) -> Tensor:
+        """Compute what each expert leaves of each row, (rows, experts); infinite without inputs."""
+        flat = x.flatten(1).to(self.mean.dtype)
+        away = flat[:, None] - self.mean  # (rows, experts, inputs)
+        along = torch.einsum("rei,eid->red", away, self.basis)
+        left = (away.square().sum(2) - along.square().sum(2)).clamp(min=0)
+        return torch.where(self.count > 0, left, torch.inf)
+
+    @torch.no_grad()
+    def fit(self, expert: int, rows: Iterable[Tensor]) -> None:
+        """Add rows, in batches, to what an expert knows of its inputs."""
+        count = self.count[expert].double()
+        mean, basis = self.mean[expert].double(), self.basis[expert].double()
+        square = count * (basis * self.values[expert].double()) @ basis.T
+        total = count * mean
+        square = square + count * torch.outer(mean, mean)
+        for x in rows:
+            flat = x.flatten(1).double()
+            square, total, count = square + flat.T @ flat, total + flat.sum(0), count + len(flat)
+        mean = total / count
+        cover = square / count - torch.outer(mean, mean)
+        values, vectors = torch.linalg.eigh((cover + cover.T) / 2)
+        rest = values[: len(values) - self.rank].clamp(min=0).sum() + self._lost(expert, count)
+        for own, value in (
+            (self.mean, mean),
+            (self.basis, vectors[:, -self.rank :]),
+            (self.values, values[-self.rank :].clamp(min=0)),
+            (self.rest, rest),
+            (self.count, count),
+        ):
+            own[expert] = value.to(own.dtype)
+
+    def _lost(self, expert: int, count: Tensor) -> Tensor:
+        """What earlier rows had beside their directions, as a share of all rows' variance."""
+        return self.rest[expert].double() * self.count[expert].double() / count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute each row's logits by the expert that it is routed to."""
+        known = range(self.limit) if self.tasks else ()
+        assigned = self.assigned
+        learning = max(assigned[-1:], default=0)
+        route = torch.full((len(x),), max(learning, 0), device=x.device)
+        if not self.training and bool((self.count > 0).any()):
+            route = self.errors(x).argmin(1)
+
+        def run(expert: int, rows: Tensor | None) -> Tensor:
+            logits: Tensor = self.experts[expert](x if rows is None else x[rows])
+            shown = logits.new_zeros(logits.shape[1], dtype=torch.bool)
+            for task, own in zip(self.tasks, assigned, strict=True):
+                if own == expert:
+                    shown[list(task.classes) or slice(None)] = True
+            return torch.where(shown, logits, MASKED)
+
+        return each_task(route, known, run)

@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lifelong.core.errors import UnknownTask
+from lifelong.core.task import TaskSpec
+from lifelong.nets import MASKED, Experts
+
+
+def grown(tasks=2, rank=2):
+    torch.manual_seed(0)
+    net = Experts(nn.Linear(5, 4), inputs=5, limit=3, rank=rank)
+    for expert in net.experts:
+        nn.init.normal_(expert.weight)
+    for task in range(tasks):
+        net.grow(TaskSpec(task, (2 * task, 2 * task + 1)))
+        net.assign(task)
+    return net
+
+
+def rows_along(axis, count=40):
+    x = 0.1 * torch.randn(count, 5)
+    x[:, axis] += 3 * torch.randn(count)
+    return x + axis
+
+
+def test_errors_are_those_of_the_leading_directions():
+    net, x, other = grown(), rows_along(0), rows_along(3)
+    net.fit(0, x.split(7))
+    mean, away = x.mean(0), x - x.mean(0)
+    _, values, directions = torch.linalg.svd(away, full_matrices=False)
+    for rows in (x, other):
+        left = rows - mean
+        left = left - left @ directions[:2].T @ directions[:2]
+        torch.testing.assert_close(
+            net.errors(rows)[:, 0], left.square().sum(1), rtol=1e-4, atol=1e-5
+        )
+    torch.testing.assert_close(net.rest[0], net.errors(x)[:, 0].mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net.values[0].sort().values, (values[:2] ** 2 / 40).flip(0))
+    assert net.errors(x)[:, 1:].isinf().all()
+
+
+def test_rows_that_come_later_join_the_earlier_ones():
+    """Exact where the directions hold all that varies."""
+    both, whole = grown(rank=4), grown(rank=4)
+    x, y = rows_along(0), rows_along(1, 25)
+    x[:, 4], y[:, 4] = 0, 0
+    both.fit(0, [x])
+    both.fit(0, [y])
+    whole.fit(0, [torch.cat((x, y))])
+    probe = torch.randn(9, 5)
+    torch.testing.assert_close(both.mean[0], whole.mean[0])
+    torch.testing.assert_close(both.values[0], whole.values[0], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        both.errors(probe)[:, 0], whole.errors(probe)[:, 0], atol=1e-3, rtol=0
+    )
+    assert int(both.count[0]) == 65
+
+
+def test_rows_are_answered_by_the_expert_they_resemble():
+    net = grown()
+    net.fit(0, [rows_along(0)])
+    net.fit(1, [rows_along(3)])
+    x = torch.stack(
+        [part for pair in zip(rows_along(0, 6), rows_along(3, 6), strict=True) for part in pair]
+    )
+    output = net.eval()(x)
+    for expert in (0, 1):
+        own = slice(2 * expert, 2 * expert + 2)
+        torch.testing.assert_close(output[expert::2, own], net.experts[expert](x)[expert::2, own])
+        assert (output[expert::2, 2 - 2 * expert : 4 - 2 * expert] == MASKED).all()
+
+
+def test_training_rows_go_to_the_expert_that_learns():
+    net, x = grown(), rows_along(0, 6)
+    net.fit(0, [x])
+    output = net.train()(x)
+    torch.testing.assert_close(output[:, 2:], net.experts[1](x)[:, 2:])
+    output[:, 2:].sum().backward()
+    assert [expert.weight.grad is not None for expert in net.experts] == [False, True, False]
+
+
+def test_the_module_alone_answers_from_its_state():
+    net = grown()
+    net.fit(0, [rows_along(0)])
+    fresh = Experts(nn.Linear(5, 4), inputs=5, limit=3, rank=2)
+    for task in net.tasks:
+        fresh.grow(task)
+        fresh.grow(task)  # twice adds nothing
+    fresh.load_state_dict(copy.deepcopy(net.state_dict()))
+    x = torch.randn(4, 5)
+    assert fresh.assigned == [0, 1]
+    assert torch.equal(fresh.eval()(x), net.eval()(x))
+
+
+def test_senseless_sizes_and_rows_before_any_task_are_refused():
+    for settings, told in (
+        ({"limit": 0}, "limit is 0"),
+        ({"rank": 0}, "rank is 0"),
+        ({}, "leaves nothing"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Experts(nn.Linear(2, 2), inputs=2, **settings)
+    with pytest.raises(UnknownTask, match="no task yet"):
+        Experts(nn.Linear(2, 2), inputs=2, rank=1)(torch.zeros(1, 2))

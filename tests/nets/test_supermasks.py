@@ -1,0 +1,66 @@
+import pytest
+import torch
+from growing_runs import (
+    OPTIMIZERS,
+    answers_stay,
+    expect_mixed_rows_answered,
+    expect_module_alone_answers,
+    learner_on,
+)
+from torch import nn
+
+from lifelong.core.task import TaskSpec
+from lifelong.nets import MLP, Supermasks, TaskClassifier, TaskHeads
+
+
+def shared(share=None):
+    torch.manual_seed(0)
+    net = Supermasks(MLP(6, hidden=(12,), outputs=2), share)
+    for number in range(2):
+        net.get_parameter(f"scores{number}").data *= 0.05  # so that a few steps change masks
+    return net
+
+
+def heads():
+    torch.manual_seed(0)
+    return Supermasks(TaskClassifier(MLP(6, hidden=(12,)), TaskHeads(12)), 0.5)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("made", [shared, heads])
+def test_old_tasks_answer_the_same_bit_for_bit(made, optimizer):
+    learner = learner_on(made(), (), optimizer)
+    told, x = answers_stay(learner, 3)
+    expect_module_alone_answers(learner, made(), told, x)
+    expect_mixed_rows_answered(learner, told, x)
+
+
+def test_weights_are_one_number_with_a_sign_and_never_learn():
+    net = shared(0.25)
+    for weight in net.own():
+        size = (2 / (0.25 * weight.shape[1])) ** 0.5
+        torch.testing.assert_close(weight.abs(), torch.full_like(weight, size))
+    assert all(not p.requires_grad for p in net.model.parameters())
+    assert all(float(m.bias.abs().max()) == 0 for m in net.modules() if isinstance(m, nn.Linear))
+
+
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_the_largest_scores_are_used_and_get_the_gradient_of_the_mask(share):
+    torch.manual_seed(0)
+    net, x = Supermasks(nn.Linear(5, 4), share), torch.randn(3, 5)
+    net.grow(TaskSpec(0))
+    scores, weight = net.scores0, net.model.weight
+    used = scores > 0 if share is None else scores >= scores.flatten().topk(6).values[-1]
+    mask = used.float().requires_grad_()
+    out = x @ (weight * mask).T
+    torch.testing.assert_close(net(x), out)
+    net(x).square().sum().backward()
+    out.square().sum().backward()
+    torch.testing.assert_close(scores.grad, mask.grad)
+
+
+def test_senseless_shares_and_shared_statistics_are_refused():
+    with pytest.raises(ValueError, match=r"share is 1\.0"):
+        Supermasks(nn.Linear(2, 2), 1.0)
+    with pytest.raises(ValueError, match="share the statistics of BatchNorm1d"):
+        Supermasks(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
