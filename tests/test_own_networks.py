@@ -10,14 +10,30 @@ from lifelong.checks import CHECKS
 METHODS = {
     "progressive": (progressive, Strategy),
     "packnet": (packed, lambda: PackNet(prune=0.6, lr=0.05)),
+    "hat": (gated, lambda: HAT(0.1, steps=8)),
     "supermasks": (supermasked, Strategy),
     "experts": (experts, lambda: ExpertGate(full="reuse")),
-    "hat": (gated, lambda: HAT(0.1, steps=8)),
 }
+OF_NETWORKS = {
+    "resumes_bit_for_bit",
+    "leaves_inputs_alone",
+    "undoes_a_failing_step",
+    "refuses_other_states",
+    "beats_naive",
+}
+"""The checks that say something of a network without a strategy."""
 
 
-@pytest.mark.parametrize(("network", "make"), METHODS.values(), ids=METHODS.keys())
-@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
-def test_a_method_keeps_every_promise_on_its_network(check, network, make, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        (name, check)
+        for name, (_, make) in METHODS.items()
+        for check in CHECKS
+        if make is not Strategy or check in OF_NETWORKS
+    ],
+)
+def test_a_method_keeps_every_promise_on_its_network(name, check, monkeypatch):
+    network, make = METHODS[name]
     checked_on(monkeypatch, network)
-    check(make)
+    CHECKS[check](make)
