@@ -1,6 +1,7 @@
 """Do one job with this library and with Avalanche as shipped, in turn, and compare.
 
     python benchmarks/peers.py [--seeds 3] [--venv build/avalanche-venv] [--out build/peers.json]
+    python benchmarks/peers.py --all [--strategies NAME ...] [--keep FILE ...] [--into PAGE]
 
 Fashion-MNIST in 5 tasks of 2 classes, class-incremental, an MLP 784-400-400-10, batches of 128,
 SGD of 0.05, one pass, one thread; all test rows after every task. Every run is a process of its
@@ -8,51 +9,50 @@ own, and so is a bare loop of fine-tuning on tensors, the unit in which machines
 is installed into an environment of its own the first time. Figures are medians over seeds; so are
 ratios, each between runs that follow one another. Training is timed in processor time, whole
 processes by the clock; where the two differ by much the machine had other work, and it says so.
+
+With --all it is every method of both libraries, tested once, at the end. With --keep the runs
+that files of earlier goes hold count too, unless they are done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import resource
 import shlex
-import shutil
 import subprocess
 import sys
-import venv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
+import peer_table
+from peer_install import PeerMissing, install, unpack
+
 from lifelong.bench.results import write_atomic
-from lifelong.streams import load
-from lifelong.streams.datasets import DEBIAN_FASHION_MNIST, FASHION_MNIST
-from lifelong.streams.sources import cache_folder, data_folders, find
 
 ROOT = Path(__file__).parent.parent
 WORKERS = Path(__file__).parent / "peers"
 JOB = {
     "tasks": 5, "batch": 128, "test_batch": 512, "lr": 0.05, "memory": 500, "ewc": 100.0,
-    "alpha": 0.5, "beta": 0.5,
+    "alpha": 0.5, "beta": 0.5, "tests": "every",
 }  # fmt: skip
+MORE = {
+    "tests": "last", "replayed": 128, "decay": 1.0, "si": 0.1, "damping": 0.1, "mas": 1.0,
+    "lwf": 1.0, "temperature": 2.0, "margin": 0.5, "reference": 250, "candidates": 2,
+    "dumb_epochs": 50, "dumb_batch": 16,
+}  # fmt: skip
+"""Of the job with --all: most are defaults of one side or the other, none was tried out on it."""
 BARE = 31200
 """Rows a second of the bare loop where Mammoth was timed, commit e75a491c."""
 PROCESS = 2.5
 """How many times as long as ours Avalanche's whole process is to take."""
 BUSY = 1.1
 """Clock over processor time from which on a machine has other work."""
-STEPS = [
-    ["torch", "numpy", "pillow", "psutil", "gputil", "scikit-learn", "matplotlib", "pytorchcv",
-     "tensorboard", "tqdm", "torchmetrics", "gdown", "qpsolvers", "dill",
-     "packaging", "setuptools"],
-    # Of their own accord these two would bring another torch, and wandb.
-    ["--no-deps", "torchvision==0.28.0", "avalanche-lib==0.6.0"],
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,44 +78,6 @@ CASES = [
 Mammoth does. Avalanche's EWC always looks at all rows; ours also at 1000 of each task's 12000."""
 
 
-class PeerMissing(RuntimeError):
-    """Avalanche cannot be installed or run here."""
-
-
-def install(folder: Path) -> Path:
-    """Make Avalanche's environment, unless it is there; return its interpreter."""
-    python, ready = folder / "bin" / "python", folder / ".ready"
-    wanted = json.dumps(STEPS) + (ROOT / "constraints.txt").read_text("utf-8")
-    if ready.is_file() and ready.read_text("utf-8") == wanted:
-        return python
-    print(f"installing Avalanche into {folder} ...", file=sys.stderr, flush=True)
-    ready.unlink(missing_ok=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
-    try:
-        venv.create(folder, with_pip=True)
-        for packages in STEPS:
-            subprocess.run([*pip, *packages], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise PeerMissing(f"Avalanche's environment {folder} cannot be built: {error}") from error
-    ready.write_text(wanted, "utf-8")
-    return python
-
-
-def unpack(folder: Path) -> Path:
-    """Put the images where torchvision looks for them; it reads no compressed ones."""
-    load("fashion-mnist")  # fetches them if need be
-    own = cache_folder() / FASHION_MNIST.folder
-    names = list(FASHION_MNIST.files)
-    found = find(names, [*data_folders("fashion-mnist"), DEBIAN_FASHION_MNIST, own])
-    assert found is not None
-    raw = folder / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with gzip.open(found / name) as packed, open(raw / Path(name).stem, "wb") as plain:
-            shutil.copyfileobj(packed, plain)
-    return folder
-
-
 def run(python: Path, worker: str, job: Mapping[str, Any]) -> dict[str, Any]:
     """Do the job in a process; return what it says and how long the whole of it took."""
     command = [str(python), "-W", "ignore", str(WORKERS / f"run_{worker}.py"), json.dumps(job)]
@@ -139,6 +101,20 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def measure_all(
+    options: argparse.Namespace, pythons: Mapping[str, Path], data: Path
+) -> Iterator[dict[str, Any]]:
+    """Run each method with the libraries in turn, now the one first and now the other."""
+    at, order = commit(), list(options.workers)
+    for name in options.strategies:
+        for seed in range(options.first, options.first + options.seeds):
+            job = JOB | MORE | {"strategy": name, "seed": seed, "data": str(data)}
+            for worker in order:
+                print(f"{name}, seed {seed}: {worker}    ", end="\r", file=sys.stderr)
+                yield {**run(pythons[worker], worker, job), "commit": at}
+            order.reverse()
+
+
 def measure(
     cases: list[Case], seeds: int, pythons: Mapping[str, Path], data: Path
 ) -> list[dict[str, Any]]:
@@ -146,7 +122,7 @@ def measure(
     runs, order = [], list(pythons)
     for seed in range(seeds):
         for case in cases:
-            job = JOB | {"strategy": case.name, "seed": seed, "data": str(data)}
+            job = MORE | JOB | {"strategy": case.name, "seed": seed, "data": str(data)}
             for worker in order:
                 if worker == "avalanche" and case.target is None:
                     continue
@@ -231,41 +207,97 @@ def commit() -> str | None:
         return None
 
 
-def main() -> int:
+def busy(runs: list[dict[str, Any]]) -> float:
+    """Say how many times as long as it computed a run took; more than BUSY with other work."""
+    return median(run["process_seconds"] / run["processor_seconds"] for run in runs)
+
+
+def chosen() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
-    names = [case.name for case in CASES]
-    parser.add_argument("--strategies", nargs="+", choices=names, default=names)
+    parser.add_argument("--all", action="store_true", help="every method of both")
+    parser.add_argument("--first", type=int, default=0, help="with --all: the first seed")
+    parser.add_argument("--strategies", nargs="+", metavar="NAME")
+    parser.add_argument("--workers", nargs="+", choices=["ours", "avalanche"], help="with --all")
+    parser.add_argument("--keep", nargs="+", type=Path, metavar="FILE", help="with --all")
+    parser.add_argument("--into", type=Path, help="with --all: a Markdown page to update")
     parser.add_argument("--venv", type=Path, default=ROOT / "build" / "avalanche-venv")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "peers.json")
-    arguments = parser.parse_args()
-    if arguments.seeds < 1:
-        parser.error(f"--seeds is {arguments.seeds}; it must be 1 or more")
-    folder = arguments.venv.absolute()
-    cases = [case for case in CASES if case.name in arguments.strategies]
-    own = Path(sys.executable)
-    try:
-        pythons = {"bare": own, "ours": own, "avalanche": install(folder)}
-        runs = measure(cases, arguments.seeds, pythons, unpack(folder / "data"))
-    except PeerMissing as error:
-        print(f"peers: no comparison: {error}", file=sys.stderr)
-        return 1
+    parser.add_argument("--out", type=Path, help="default: build/peers.json or peers-all.json")
+    options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds is {options.seeds}; it must be 1 or more")
+    if not options.all and (options.keep or options.into or options.workers):
+        parser.error("--keep, --into and --workers go with --all")
+    options.workers, options.keep = options.workers or ["ours", "avalanche"], options.keep or []
+    names = peer_table.METHODS if options.all else [case.name for case in CASES]
+    options.strategies = options.strategies or names
+    if unknown := sorted(set(options.strategies) - set(names)):
+        parser.error(f"--strategies {unknown[0]!r} is none of {', '.join(names)}")
+    options.out = options.out or ROOT / "build" / f"peers{'-all' if options.all else ''}.json"
+    return options
+
+
+def compare_all(options: argparse.Namespace, pythons: Mapping[str, Path], data: Path) -> None:
+    """Fill the table of all methods, writing what there is of it anew after each run."""
+    runs, versions = {}, {}
+    for file in options.keep:
+        before = json.loads(file.read_text("utf-8"))
+        runs |= {_which(run): run for run in before["runs"]}
+        versions |= before["versions"]
+    for done in measure_all(options, pythons, data):
+        versions[done["worker"]] = done.pop("versions")
+        runs[_which(done)] = done
+        result = {
+            "command": shlex.join(["python", *sys.argv]),
+            "versions": versions,
+            "job": JOB | MORE,
+            "clock_to_processor_time": busy(list(runs.values())),
+            "figures": peer_table.figures(list(runs.values())),
+            "runs": list(runs.values()),
+        }
+        write_atomic(options.out, (json.dumps(result, indent=1) + "\n").encode())
+    print(peer_table.markdown(result["figures"]))
+    if options.into:
+        peer_table.put_into(options.into, peer_table.section(result))
+
+
+def _which(run: Mapping[str, Any]) -> tuple[str, str, int]:
+    return run["worker"], run["strategy"], run["seed"]
+
+
+def compare_few(options: argparse.Namespace, pythons: Mapping[str, Path], data: Path) -> None:
+    """Compare the methods that have targets."""
+    cases = [case for case in CASES if case.name in options.strategies]
+    runs = measure(cases, options.seeds, pythons, data)
     figures = [summary(case, runs) for case in cases]
     show(figures)
-    busy = median(run["process_seconds"] / run["processor_seconds"] for run in runs)
-    if busy > BUSY:
-        print(f"busy machine: runs took {busy:.2f} times their processor time; do not quote this")
+    if busy(runs) > BUSY:
+        print(f"busy machine: runs took {busy(runs):.2f} times their processor time; ", end="")
+        print("do not quote this")
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit(),
         "versions": {run["worker"]: run.pop("versions") for run in runs},
         "job": JOB,
-        "clock_to_processor_time": busy,
+        "clock_to_processor_time": busy(runs),
         "figures": figures,
         "runs": runs,
     }
-    write_atomic(arguments.out, (json.dumps(result, indent=1) + "\n").encode())
-    print(f"written to {arguments.out}")
+    write_atomic(options.out, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def main() -> int:
+    options = chosen()
+    folder = options.venv.absolute()
+    own = Path(sys.executable)
+    try:
+        pythons = {"bare": own, "ours": own, "avalanche": install(folder)}
+        (compare_all if options.all else compare_few)(options, pythons, unpack(folder / "data"))
+    except PeerMissing as error:
+        print(f"peers: no comparison: {error}", file=sys.stderr)
+        return 1
+    print(f"written to {options.out}")
     return 0
 
 

@@ -7,6 +7,7 @@ by row, as they do in all its examples. Its DER++ replays as many rows as are ne
 from __future__ import annotations
 
 import json
+import random
 import sys
 from importlib.metadata import version
 from platform import python_version
@@ -29,41 +30,72 @@ from avalanche.benchmarks.classic import SplitFMNIST  # type: ignore[import-not-
 from avalanche.evaluation.metrics import (  # type: ignore[import-not-found] # noqa: E402
     accuracy_metrics,
 )
+from avalanche.training import supervised  # type: ignore[import-not-found] # noqa: E402
 from avalanche.training.plugins import (  # type: ignore[import-not-found] # noqa: E402
     EvaluationPlugin,
-)
-from avalanche.training.supervised import (  # type: ignore[import-not-found] # noqa: E402
-    DER,
-    EWC,
-    Naive,
-    Replay,
 )
 from torchvision.transforms import ToTensor  # type: ignore[import-not-found] # noqa: E402
 
 
-def strategy(job: dict[str, Any], model: nn.Module) -> Any:
+def settings(job: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name the strategy of a job and what it is given beside the model and the loops."""
+    memory = {"mem_size": job["memory"]}
+    replayed = memory | {"batch_size_mem": job["replayed"]}
+    each = {"patterns_per_exp": job["memory"] // job["tasks"]}
+    ewc = {"ewc_lambda": job["ewc"] / 2}  # its penalty has no factor of a half
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        "EWC": ("EWC", ewc),
+        "EWC, 1000 rows": ("EWC", ewc),
+        "online EWC": ("EWC", ewc | {"mode": "online", "decay_factor": job["decay"]}),
+        # Its penalty has a factor of a half here.
+        "SI": ("SynapticIntelligence", {"si_lambda": 2 * job["si"], "eps": job["damping"]}),
+        "MAS": ("MAS", {"lambda_reg": job["mas"]}),
+        "LwF": ("LwF", {"alpha": job["lwf"], "temperature": job["temperature"]}),
+        "GEM": ("GEM", each | {"memory_strength": job["margin"]}),
+        "A-GEM": ("AGEM", each | {"sample_size": job["reference"]}),
+        "replay": ("Replay", memory),
+        "DER": ("DER", replayed | {"alpha": job["alpha"], "beta": 0.0}),
+        "DER++": ("DER", replayed | {"alpha": job["alpha"], "beta": job["beta"]}),
+        "ER-ACE": ("ER_ACE", replayed),
+        "MIR": ("MIR", replayed | {"subsample": job["candidates"] * job["replayed"]}),
+        "GDumb": ("GDumb", memory),
+        "BiC": ("BiC", memory),
+        "DGR": ("GenerativeReplay", {}),
+        "joint": ("JointTraining", {}),
+        "cumulative": ("Cumulative", {}),
+    }
+    return found.get(job["strategy"], ("Naive", {}))
+
+
+def strategy(job: dict[str, Any], model: nn.Sequential) -> Any:
     shared = {
-        "model": model,
         "optimizer": SGD(model.parameters(), lr=job["lr"]),
-        "criterion": nn.CrossEntropyLoss(),
         "train_mb_size": job["batch"],
         "train_epochs": 1,
         "eval_mb_size": job["test_batch"],
         "evaluator": EvaluationPlugin(accuracy_metrics(stream=True)),
     }
-    if job["strategy"].startswith("EWC"):
-        return EWC(ewc_lambda=job["ewc"] / 2, **shared)  # its penalty has no factor of a half
-    if job["strategy"] == "replay":
-        return Replay(mem_size=job["memory"], **shared)
-    if job["strategy"] == "DER++":
-        return DER(mem_size=job["memory"], alpha=job["alpha"], beta=job["beta"], **shared)
-    return Naive(**shared)
+    if job["strategy"] == "iCaRL":
+        # It would turn images around, which it can only do to those of three dimensions.
+        return supervised.ICaRL(
+            feature_extractor=model[:-1],
+            classifier=model[-1],
+            memory_size=job["memory"],
+            buffer_transform=None,
+            fixed_memory=True,
+            **shared,
+        )
+    if job["strategy"] == "GDumb":  # which trains on its memory alone
+        shared |= {"train_epochs": job["dumb_epochs"], "train_mb_size": job["dumb_batch"]}
+    name, own = settings(job)
+    return getattr(supervised, name)(model=model, criterion=nn.CrossEntropyLoss(), **shared, **own)
 
 
 def main() -> None:
     job = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     torch.manual_seed(job["seed"])
+    random.seed(job["seed"])  # A-GEM's choice of rows
     benchmark = SplitFMNIST(
         job["tasks"],
         shuffle=False,
@@ -76,18 +108,30 @@ def main() -> None:
         *(nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10)),
     )
     learner = strategy(job, model)
+    whole = [benchmark.train_stream] if job["strategy"] == "joint" else benchmark.train_stream
+    lengths = [len(experience.dataset) for experience in benchmark.train_stream]
     seconds, rows = 0.0, 0
-    for experience in benchmark.train_stream:
+    for number, experience in enumerate(whole, 1):
         start = process_time()
         learner.train(experience)
         seconds += process_time() - start
-        rows += len(experience.dataset)
-        metrics = learner.eval(benchmark.test_stream)
+        if job["strategy"] == "joint":
+            rows = sum(lengths)
+        elif job["strategy"] == "cumulative":
+            rows += sum(lengths[:number])
+        else:
+            rows += lengths[number - 1]
+        if job["tests"] == "every" or number == len(whole):
+            metrics = learner.eval(benchmark.test_stream)
     # Tasks have equally many test rows, so the accuracy on all is the mean over tasks.
     accuracy = metrics["Top1_Acc_Stream/eval_phase/test_stream/Task000"]
     names = ("avalanche-lib", "torch", "torchvision", "numpy", "pillow")
-    versions = {name: version(name) for name in names} | {"python": python_version()}
-    result = {"rows_per_second": rows / seconds, "accuracy": accuracy, "versions": versions}
+    result = {
+        "seconds": seconds,
+        "rows_per_second": rows / seconds,
+        "accuracy": accuracy,
+        "versions": {name: version(name) for name in names} | {"python": python_version()},
+    }
     print(json.dumps(result))
 
 

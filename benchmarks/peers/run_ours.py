@@ -1,7 +1,8 @@
 """Do the job of `benchmarks/peers.py` with this library, the way its users write it.
 
 Memories are filled as those of Avalanche are: at the end of each task, replay's with equally many
-rows of each task and DER++'s of each class. "online" fills them with every step, as Mammoth does.
+rows of each task and the others' of each class. "online" fills them with every step, as Mammoth
+does. Strengths are given in the convention of each side; the factors between them stand here.
 """
 
 from __future__ import annotations
@@ -17,24 +18,74 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from lifelong import EWC, DERpp, Learner, Replay, Strategy
+from lifelong import (
+    AGEM,
+    DER,
+    DGR,
+    ERACE,
+    EWC,
+    GEM,
+    MAS,
+    MIR,
+    SI,
+    BiC,
+    DERpp,
+    GDumb,
+    ICaRL,
+    Learner,
+    LwF,
+    Replay,
+    Strategy,
+)
 from lifelong.bench.evaluate import evaluate
 from lifelong.bench.job import versions
-from lifelong.nets import MLP, Classifier, Pixels
-from lifelong.streams import class_incremental, load
+from lifelong.metrics import state_bytes
+from lifelong.nets import MLP, Classifier, NearestMeanHead, Pixels
+from lifelong.streams import Stream, class_incremental, cumulative, joint, load
+
+BOUNDS: dict[str, Callable[[Stream], Stream]] = {"joint": joint, "cumulative": cumulative}
+CLASSES = {"fill": "task", "policy": "balanced"}
+"""Of memories with equally many rows of each class, chosen when a task is over."""
 
 
 def strategies(job: dict[str, Any]) -> list[Strategy]:
-    name, rows = job["strategy"], job["memory"]
+    name, rows, count = job["strategy"], job["memory"], job["replayed"]
     dark = {"strength": job["alpha"], "label_strength": job["beta"]}
     made: dict[str, Callable[[], Strategy]] = {
         "EWC": lambda: EWC(job["ewc"]),
         "EWC, 1000 rows": lambda: EWC(job["ewc"], rows=1000),
+        "online EWC": lambda: EWC(job["ewc"], decay=job["decay"]),
+        # Theirs has no importance above 0.001, and a factor of a half.
+        "SI": lambda: SI(job["si"], damping=job["damping"]),
+        # Theirs takes the mean of the tasks' importance, and the magnitude of mean gradients.
+        "MAS": lambda: MAS(job["mas"]),
+        # Theirs distils among old classes alone, and has no factor of T**2.
+        "LwF": lambda: LwF(
+            job["lwf"] / job["temperature"] ** 2, temperature=job["temperature"]
+        ),
+        # Theirs holds a fifth of the memory for each task from the start. Ours shares all of it
+        # among the tasks so far, and looks at as many of its rows in a step.
+        "GEM": lambda: GEM(rows, margin=job["margin"], rows=rows // 2),
+        "A-GEM": lambda: AGEM(rows, rows=job["reference"]),
         "replay": lambda: Replay(rows, fill="task", policy="balanced", by="task"),
         "replay, online": lambda: Replay(rows),
-        "DER++": lambda: DERpp(rows, fill="task", policy="balanced", **dark),
+        "DER": lambda: DER(rows, strength=job["alpha"], **CLASSES),
+        "DER++": lambda: DERpp(rows, **CLASSES, **dark),
         "DER++, online": lambda: DERpp(rows, **dark),
-    }
+        # Theirs offers the memory a task's rows before it begins, ours with every step.
+        "ER-ACE": lambda: ERACE(rows, policy="balanced", rows=count),
+        "MIR": lambda: MIR(
+            rows, candidates=job["candidates"], lr=job["lr"], rows=count, **CLASSES
+        ),
+        # Theirs mixes all exemplars once into the task's rows, which are as many a batch.
+        "iCaRL": lambda: ICaRL(rows, rows=max(1, round(rows / 12000 * job["batch"]))),
+        "GDumb": lambda: GDumb(
+            rows, epochs=job["dumb_epochs"], batch=job["dumb_batch"], lr=job["lr"]
+        ),
+        "BiC": lambda: BiC(rows),
+        # As many weights as theirs has in its encoder and decoder.
+        "DGR": lambda: DGR(width=256, rows=count),
+    }  # fmt: skip
     return [made[name]()] if name in made else []
 
 
@@ -45,11 +96,16 @@ def main() -> None:
     stream = class_incremental(
         load("fashion-mnist"), tasks=job["tasks"], batch=job["batch"], seed=job["seed"]
     )
-    model = Classifier(MLP(784, (400, 400)), nn.Linear(400, 10), Pixels())
+    stream = BOUNDS.get(job["strategy"], lambda stream: stream)(stream)
+    head: nn.Module = nn.Linear(400, 10)
+    if job["strategy"] == "iCaRL":
+        head = NearestMeanHead(head)
+    model = Classifier(MLP(784, (400, 400)), head, Pixels())
     optimizer = SGD(model.parameters(), lr=job["lr"])
-    learner = Learner(model, optimizer, strategies(job), seed=job["seed"])
+    used = strategies(job)
+    learner = Learner(model, optimizer, used, seed=job["seed"])
     seconds, rows = 0.0, 0
-    for task in stream:
+    for number, task in enumerate(stream, 1):
         start = process_time()
         learner.begin_task(task)
         for batch in task:
@@ -57,8 +113,15 @@ def main() -> None:
         learner.end_task(task)
         seconds += process_time() - start
         rows += len(task.train)
-        accuracy = fmean(evaluate(learner, stream.tests, task_known=False))
-    result = {"rows_per_second": rows / seconds, "accuracy": accuracy, "versions": versions()}
+        if job["tests"] == "every" or number == len(stream):
+            accuracy = fmean(evaluate(learner, stream.tests, task_known=False))
+    result = {
+        "seconds": seconds,
+        "rows_per_second": rows / seconds,
+        "accuracy": accuracy,
+        "bytes": state_bytes([strategy.state_dict() for strategy in used]),
+        "versions": versions(),
+    }
     print(json.dumps(result))
 
 

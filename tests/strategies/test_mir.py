@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from strategy_models import Capture, batches_of, copied, learner_of, multi_head, seeded
@@ -39,6 +41,57 @@ def test_those_replayed_are_the_most_interfered_of_all_candidates():
     learner.observe(new)
     replayed = seen.batches[-1].key[6:]
     assert sorted(replayed.tolist()) == sorted(held["key"][scores.topk(4).indices].tolist())
+
+
+def test_the_loss_is_the_sum_of_two_means():
+    learner, _, seen = filled(rows=3)
+    weights = copied(learner.parameters)
+    new = replace(batches_of(1, task=20)[0], weight=torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0, 1.0]))
+    loss = learner.observe(new)
+    assert seen.batches[-1].weight.tolist() == [*new.weight.tolist(), 0.0, 0.0, 0.0]
+    twin = seeded(fixed)
+    twin.load_state_dict(weights)
+    rows = F.cross_entropy(twin(seen.batches[-1].x), seen.batches[-1].y, reduction="none")
+    expected = (rows[:6] * new.weight).sum() / new.weight.sum() + rows[6:].mean()
+    torch.testing.assert_close(loss, expected.detach())
+    gradients = torch.autograd.grad(expected, list(twin.parameters()))
+    for own, gradient in zip(seen.gradients[-1].values(), gradients, strict=True):
+        torch.testing.assert_close(own, gradient)
+
+
+def test_filled_at_the_end_of_tasks_it_looks_at_rows_of_earlier_ones_alone():
+    learner = learner_of([MIR(60, fill="task"), seen := Capture()])
+    for task, classes in enumerate(((0, 1), (2, 3))):
+        learner.begin_task(TaskSpec(task, classes))
+        batches = batches_of(3, classes=classes, task=task)
+        for batch in batches:
+            learner.observe(batch)
+            replayed = seen.batches[-1].y[seen.batches[-1].new :]
+            assert set(replayed.tolist()) <= {0, 1}
+            assert (len(replayed) > 0) == (task > 0)
+        learner.end_task(batches)
+
+
+def test_outputs_that_are_no_tensor_are_refused():
+    class Twofold(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, x):
+            return self.layer(x), x
+
+    model = Twofold()
+    learner = Learner(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        [MIR(60)],
+        loss=lambda output, batch: F.cross_entropy(output[0], batch.y, reduction="none"),
+    )
+    first, second = batches_of(2)
+    learner.observe(first)
+    with pytest.raises(InvalidBatch, match="the output is tuple; it must be one tensor"):
+        learner.observe(second)
 
 
 def test_looking_ahead_leaves_no_trace():
