@@ -90,7 +90,7 @@ def worse(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     """Tell whether a mean is below another by more than their two intervals leave open.
 
     Example:
-        >>> worse({"accuracy": 70.0, "half": 2.0}, {"accuracy": 73.0, "half": 2.0})
+        >>> worse({"accuracy": 70.0, "half": 2.0}, {"accuracy": 72.0, "half": 2.0})
         False
     """
     noise = ((ours["half"] or 0.0) ** 2 + (theirs["half"] or 0.0) ** 2) ** 0.5
