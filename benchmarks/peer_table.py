@@ -38,8 +38,8 @@ DIFFER = {
     "MIR": "Avalanche replays nothing in the second task, nor ever rows of the latest one",
     "iCaRL": "Avalanche's loss is a mean over classes, ours a sum, as in the paper",
     "GDumb": "ours has momentum and a learning rate that falls along a cosine",
-    "DGR": "Avalanche's generator learns after the model, from Adam at 0.01, and has 2 latent "
-    "numbers; ours learns beside it, at 0.001, and has 100, with as many weights in all; Avalanche "
+    "DGR": "Avalanche's generator learns after the model and has 2 latent numbers, ours beside it "
+    "and 100, with as many weights in all (Adam at 0.01, which is not our default); Avalanche "
     "counts new and made rows alike, ours as there are tasks behind them",
 }
 

@@ -60,6 +60,7 @@ def settings(job: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "MIR": ("MIR", replayed | {"subsample": job["candidates"] * job["replayed"]}),
         "GDumb": ("GDumb", memory),
         "BiC": ("BiC", memory),
+        # Its generator is its own: 784-400-128-2-64-128-256-784, Adam of `generator_lr`.
         "DGR": ("GenerativeReplay", {}),
         "joint": ("JointTraining", {}),
         "cumulative": ("Cumulative", {}),

@@ -84,7 +84,7 @@ def strategies(job: dict[str, Any]) -> list[Strategy]:
         ),
         "BiC": lambda: BiC(rows),
         # As many weights as theirs has in its encoder and decoder.
-        "DGR": lambda: DGR(width=256, rows=count),
+        "DGR": lambda: DGR(width=256, rows=count, lr=job["generator_lr"]),
     }  # fmt: skip
     return [made[name]()] if name in made else []
 
