@@ -89,11 +89,15 @@ def _compared(
 def worse(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     """Tell whether a mean is below another by more than their two intervals leave open.
 
+    Single seeds have no interval, and leave it open.
+
     Example:
         >>> worse({"accuracy": 70.0, "half": 2.0}, {"accuracy": 72.0, "half": 2.0})
         False
     """
-    noise = ((ours["half"] or 0.0) ** 2 + (theirs["half"] or 0.0) ** 2) ** 0.5
+    if ours["half"] is None or theirs["half"] is None:
+        return False
+    noise = (ours["half"] ** 2 + theirs["half"] ** 2) ** 0.5
     return bool(ours["accuracy"] < theirs["accuracy"] - noise)
 
 

@@ -44,7 +44,7 @@ from lifelong.nets import MLP, Classifier, NearestMeanHead, Pixels
 from lifelong.streams import Stream, class_incremental, cumulative, joint, load
 
 BOUNDS: dict[str, Callable[[Stream], Stream]] = {"joint": joint, "cumulative": cumulative}
-CLASSES = {"fill": "task", "policy": "balanced"}
+CLASSES: dict[str, Any] = {"fill": "task", "policy": "balanced"}
 """Of memories with equally many rows of each class, chosen when a task is over."""
 
 
@@ -96,7 +96,8 @@ def main() -> None:
     stream = class_incremental(
         load("fashion-mnist"), tasks=job["tasks"], batch=job["batch"], seed=job["seed"]
     )
-    stream = BOUNDS.get(job["strategy"], lambda stream: stream)(stream)
+    if job["strategy"] in BOUNDS:
+        stream = BOUNDS[job["strategy"]](stream)
     head: nn.Module = nn.Linear(400, 10)
     if job["strategy"] == "iCaRL":
         head = NearestMeanHead(head)
