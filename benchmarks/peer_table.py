@@ -28,7 +28,7 @@ DIFFER = {
     "so at one strength ours pulls about a batch's size as hard",
     "SI": "Avalanche lets no importance exceed 0.001",
     "MAS": "Avalanche takes the mean of the tasks' importance and the magnitude of a batch's mean "
-    "gradient, ours the sum and each row's",
+    "gradient, ours the sum and each row's, with which a strength of 1 diverges at this rate",
     "LwF": "Avalanche distils among old classes alone, ours teaches new ones a probability of 0",
     "GEM": "Avalanche holds a fifth of the memory for each task from the start and looks at all it "
     "holds; ours shares all of it among the tasks so far and looks at half of it in each step",

@@ -42,7 +42,7 @@ JOB = {
     "alpha": 0.5, "beta": 0.5, "tests": "every",
 }  # fmt: skip
 MORE = {
-    "tests": "last", "replayed": 128, "decay": 1.0, "si": 0.1, "damping": 0.1, "mas": 1.0,
+    "tests": "last", "replayed": 128, "decay": 1.0, "si": 0.1, "damping": 0.1, "mas": 0.1,
     "lwf": 1.0, "temperature": 2.0, "margin": 0.5, "reference": 250, "candidates": 2,
     "dumb_epochs": 50, "dumb_batch": 16, "generator_lr": 0.01,
 }  # fmt: skip
