@@ -169,7 +169,8 @@ def _protocol(result: Mapping[str, Any]) -> str:
 
 def _measured(result: Mapping[str, Any]) -> str:
     ours, theirs = (result["versions"][worker] for worker in ("ours", "avalanche"))
-    commits = _short(sorted({str(run["commit"]) for run in result["runs"]}))
+    own = [run for run in result["runs"] if run["worker"] == "ours"]
+    commits = _short(sorted({str(run["commit"]) for run in own}))
     seeds = sorted({len(row["seeds"]) for row in result["figures"]})
     clock = result["clock_to_processor_time"]
     return (
