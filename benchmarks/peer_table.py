@@ -22,6 +22,7 @@ LEFT_OUT = {
     "feature replay": "Avalanche's keeps features of rows, ours a normal distribution a class",
     "L2": "not in Avalanche",
     "GSS": "not in this library",
+    "PackNet and streaming LDA": "not compared yet; a name in both workers gives them a row",
 }
 DIFFER = {
     "EWC": "Avalanche squares the gradient of a batch's mean, ours are the squares of each row's; "
@@ -32,6 +33,7 @@ DIFFER = {
     "LwF": "Avalanche distils among old classes alone, ours teaches new ones a probability of 0",
     "GEM": "Avalanche holds a fifth of the memory for each task from the start and looks at all it "
     "holds; ours shares all of it among the tasks so far and looks at half of it in each step",
+    "A-GEM": "their memories differ as those of GEM do; both draw as many rows for each step",
     "DER++": "Avalanche replays one draw, ours two, as the paper does",
     "ER-ACE": "Avalanche gives the memory a task's rows before the task begins, replays from the "
     "second task on and halves the loss; ours gives it rows as they come",
