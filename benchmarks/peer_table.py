@@ -31,8 +31,8 @@ DIFFER = {
     "MAS": "Avalanche takes the mean of the tasks' importance and the magnitude of a batch's mean "
     "gradient, ours the sum and each row's, with which a strength of 1 diverges at this rate",
     "LwF": "Avalanche distils among old classes alone, ours teaches new ones a probability of 0",
-    "GEM": "Avalanche holds a fifth of the memory for each task from the start and looks at all it "
-    "holds; ours shares all of it among the tasks so far and looks at half of it in each step",
+    "GEM": "Avalanche holds a fifth of the memory for each task from the start, ours shares all of "
+    "it among the tasks so far; both look at all they hold in each step (our default is a draw)",
     "A-GEM": "their memories differ as those of GEM do; both draw as many rows for each step",
     "DER++": "Avalanche replays one draw, ours two, as the paper does",
     "ER-ACE": "Avalanche gives the memory a task's rows before the task begins, replays from the "

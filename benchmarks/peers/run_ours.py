@@ -63,9 +63,9 @@ def strategies(job: dict[str, Any]) -> list[Strategy]:
         "LwF": lambda: LwF(
             job["lwf"] / job["temperature"] ** 2, temperature=job["temperature"]
         ),
-        # Theirs holds a fifth of the memory for each task from the start. Ours shares all of it
-        # among the tasks so far, and looks at as many of its rows in a step.
-        "GEM": lambda: GEM(rows, margin=job["margin"], rows=rows // 2),
+        # Theirs holds a fifth of the memory for each task from the start, ours shares all of it
+        # among the tasks so far; both look at all that they hold in each step, as the paper does.
+        "GEM": lambda: GEM(rows, margin=job["margin"], rows=rows),
         "A-GEM": lambda: AGEM(rows, rows=job["reference"]),
         "replay": lambda: Replay(rows, fill="task", policy="balanced", by="task"),
         "replay, online": lambda: Replay(rows),
