@@ -106,14 +106,15 @@ def worse(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
 def markdown(found: Sequence[Mapping[str, Any]]) -> str:
     """Write the table."""
     lines = [
-        "| method | rows/s | Avalanche | ratio | accuracy, % | Avalanche | cost | Avalanche "
-        "| bytes stored |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| method | seeds | rows/s | Avalanche | ratio | accuracy, % | Avalanche | cost "
+        "| Avalanche | bytes stored |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in found:
         ours, theirs = row["ours"], row["avalanche"]
         cells = [
             row["strategy"],
+            str(len(row["seeds"])),
             f"{ours['rows_per_second']:.0f}",
             f"{theirs['rows_per_second']:.0f}",
             f"{row['ratio']:.1f}" + ("" if row["faster"] else " (slower)"),
@@ -173,13 +174,12 @@ def _measured(result: Mapping[str, Any]) -> str:
     ours, theirs = (result["versions"][worker] for worker in ("ours", "avalanche"))
     own = [run for run in result["runs"] if run["worker"] == "ours"]
     commits = _short(sorted({str(run["commit"]) for run in own}))
-    seeds = sorted({len(row["seeds"]) for row in result["figures"]})
     clock = result["clock_to_processor_time"]
     return (
         f"Provisional: runs took {clock:.1f} times their processor time, so the machine had other "
         "work, which slows both libraries, not always alike.\n"
         f"Avalanche {theirs['avalanche-lib']} on torch {theirs['torch']}, this library on torch "
-        f"{ours['torch']}, at {commits}; {' or '.join(map(str, seeds))} seeds a method: "
+        f"{ours['torch']}, at {commits}: "
         "`python benchmarks/peers.py --all --into docs/results.md`"
     )
 

@@ -11,7 +11,7 @@ ratios, each between runs that follow one another. Training is timed in processo
 processes by the clock; where the two differ by much the machine had other work, and it says so.
 
 With --all it is every method of both libraries, tested once, at the end. With --keep the runs
-that files of earlier goes hold count too, unless they are done again.
+that files of earlier goes hold count too, unless they are done again; --seeds 0 does none.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def chosen() -> argparse.Namespace:
     parser.add_argument("--venv", type=Path, default=ROOT / "build" / "avalanche-venv")
     parser.add_argument("--out", type=Path, help="default: build/peers.json or peers-all.json")
     options = parser.parse_args()
-    if options.seeds < 1:
+    if options.seeds < 1 and not options.keep:
         parser.error(f"--seeds is {options.seeds}; it must be 1 or more")
     if not options.all and (options.keep or options.into or options.workers):
         parser.error("--keep, --into and --workers go with --all")
@@ -240,26 +240,34 @@ def chosen() -> argparse.Namespace:
 
 def compare_all(options: argparse.Namespace, pythons: Mapping[str, Path], data: Path) -> None:
     """Fill the table of all methods, writing what there is of it anew after each run."""
-    runs, versions = {}, {}
+    runs: dict[tuple[str, str, int], dict[str, Any]] = {}
+    versions: dict[str, Any] = {}
     for file in options.keep:
         before = json.loads(file.read_text("utf-8"))
         runs |= {_which(run): run for run in before["runs"]}
         versions |= before["versions"]
+    result = told_all(runs, versions)
     for done in measure_all(options, pythons, data):
         versions[done["worker"]] = done.pop("versions")
         runs[_which(done)] = done
-        result = {
-            "command": shlex.join(["python", *sys.argv]),
-            "versions": versions,
-            "job": JOB | MORE,
-            "clock_to_processor_time": busy(list(runs.values())),
-            "figures": peer_table.figures(list(runs.values())),
-            "runs": list(runs.values()),
-        }
+        result = told_all(runs, versions)
         write_atomic(options.out, (json.dumps(result, indent=1) + "\n").encode())
     print(peer_table.markdown(result["figures"]))
     if options.into:
         peer_table.put_into(options.into, peer_table.section(result))
+
+
+def told_all(runs: Mapping[Any, dict[str, Any]], versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what runs of all methods give."""
+    every = list(runs.values())
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "versions": versions,
+        "job": JOB | MORE,
+        "clock_to_processor_time": busy(every) if every else 1.0,
+        "figures": peer_table.figures(every),
+        "runs": every,
+    }
 
 
 def _which(run: Mapping[str, Any]) -> tuple[str, str, int]:

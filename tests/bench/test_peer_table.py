@@ -54,9 +54,9 @@ def test_below_is_what_both_intervals_do_not_leave_open():
 
 def test_the_table_says_where_ours_is_below():
     told = markdown(figures(RUNS)).splitlines()[-1]
-    assert told == (
-        "| MIR | 10000 | 2500 | 4.0 | 71.0 ± 2.5 (below) | 81.0 ± 2.5 | x3.00 | x3.00 | 413,056 |"
-    )
+    cells = [cell.strip() for cell in told.strip("|").split("|")]
+    assert cells[:5] == ["MIR", "3", "10000", "2500", "4.0"]
+    assert cells[5:] == ["71.0 ± 2.5 (below)", "81.0 ± 2.5", "x3.00", "x3.00", "413,056"]
 
 
 def test_the_section_takes_the_place_of_the_one_before(tmp_path):
@@ -80,7 +80,7 @@ def test_the_section_takes_the_place_of_the_one_before(tmp_path):
         "## Two",
         f"## {TITLE}",
     ]
-    assert "commit aaaaaaaa; 3 seeds a method" in text
+    assert "at commit aaaaaaaa: `python benchmarks/peers.py --all" in text
     assert f"- MIR: {DIFFER['MIR']}." in text
     assert "- GEM:" not in text
     assert "Not measured yet: EWC," in text
