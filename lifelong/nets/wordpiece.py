@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -104,9 +105,8 @@ def text_bytes(texts: Sequence[str]) -> Tensor:
     encoded = [text.encode() for text in texts]
     width = max(map(len, encoded), default=0)
     joined = b"".join(row.ljust(width, b"\0") for row in encoded)
-    return torch.frombuffer(bytearray(joined or b"\0"), dtype=torch.uint8)[
-        : len(encoded) * width
-    ].view(len(encoded), width)
+    rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(encoded), width)
+    return torch.from_numpy(rows.copy())
 
 
 def byte_texts(rows: Tensor) -> list[str]:
