@@ -82,7 +82,8 @@ def embedded_cifar(count: int) -> dict[str, Part]:
 
 def accuracy(model: nn.Module, part: Part) -> float:
     with torch.no_grad():
-        return 100 * (model.eval()(part[0]).argmax(1) == part[1]).double().mean().item()
+        right: float = (model.eval()(part[0]).argmax(1) == part[1]).double().mean().item()
+    return 100 * right
 
 
 def joint(parts: dict[str, Part], rate: float, epochs: int, seed: int) -> tuple[nn.Module, float]:
@@ -159,7 +160,7 @@ def cost(rounds: int, steps: int) -> None:
 
     heads = {name: make(100, 0) for name, make in HEADS.items()}
     learners = [learner(None), *(learner(head) for head in heads.values())]
-    times = []
+    times: list[list[float]] = []
     for _ in range(rounds + 1):
         times.append([])
         for each in learners:

@@ -7,7 +7,7 @@ from lifelong.nets.adapter_sets import (
     save_adapter,
 )
 from lifelong.nets.adapters import Routed
-from lifelong.nets.analytic import AnalyticHead, LDAHead, MeansHead, RidgeHead
+from lifelong.nets.analytic import AnalyticHead, MeansHead
 from lifelong.nets.attention import Attention
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.bottleneck import Bottleneck, add_bottlenecks
@@ -17,6 +17,7 @@ from lifelong.nets.experts import Experts
 from lifelong.nets.gated import Gated
 from lifelong.nets.heads import MASKED, CosineHead, GrowingHead, MultiHead
 from lifelong.nets.latent import LatentModel
+from lifelong.nets.lda import LDAHead
 from lifelong.nets.logits import Logits
 from lifelong.nets.lora import LoRA, add_lora, merge, unmerge
 from lifelong.nets.minilm import MiniLM
@@ -25,6 +26,7 @@ from lifelong.nets.packed import Packed
 from lifelong.nets.pixels import Augment, Pixels
 from lifelong.nets.progressive import Progressive
 from lifelong.nets.prompts import Prompted
+from lifelong.nets.ridge import RidgeHead
 from lifelong.nets.supermasks import Supermasks
 from lifelong.nets.task_heads import TaskHeads
 from lifelong.nets.transformer import Transformer

@@ -1,4 +1,4 @@
-"""Heads that are computed, not trained: class means, streaming LDA, ridge regression."""
+"""Heads that are computed, not trained: the base of all, and class means."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AnalyticHead(nn.Module):
         # What a step cannot change is no buffer but a parameter that never trains: a learner
         # copies buffers before every step, and these may be large.
         if self.second:
-            self.moments = _held(torch.zeros(width, width, dtype=torch.float64))
+            self.moments = held(torch.zeros(width, width, dtype=torch.float64))
         self.sums = nn.ParameterList()
         for name in ("weight", "bias"):
             self.register_buffer(name, torch.zeros(0), persistent=False)
@@ -89,8 +89,8 @@ class AnalyticHead(nn.Module):
     @property
     def held_bytes(self) -> int:
         """Bytes of the sums, and of what they are made with: what it keeps of the past."""
-        held = [p for name, p in self.named_parameters() if not name.startswith("logits.")]
-        return sum(tensor.nbytes for tensor in (*held, self.counts))
+        own = [p for name, p in self.named_parameters() if not name.startswith("logits.")]
+        return sum(tensor.nbytes for tensor in (*own, self.counts))
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Make room for the task's classes; return what the head to train through gains.
@@ -138,15 +138,15 @@ class AnalyticHead(nn.Module):
     def solve(self) -> None:
         """Compute the weights from the sums, if those have changed since."""
         blocks = [getattr(self, f"counts{n}") for n in range(len(self._widths))]
-        held = [*blocks, *self.sums, *([self.moments] if self.second else ())]
-        stamp = (*((id(t), t._version, t.device) for t in held), *self._settings())
+        sums = [*blocks, *self.sums, *([self.moments] if self.second else ())]
+        stamp = (*((id(t), t._version, t.device) for t in sums), *self._settings())
         if stamp == self._solved:
             return
         # Off, as a tensor of inference could not take part in a gradient later.
         with (
             torch.inference_mode(False),
             torch.no_grad(),
-            torch.autocast(held[0].device.type, enabled=False),
+            torch.autocast(sums[0].device.type, enabled=False),
         ):
             counts = self.counts
             known = counts > 0
@@ -241,7 +241,7 @@ class AnalyticHead(nn.Module):
                 f"counts{place}", torch.zeros(classes, dtype=torch.int64, device=like)
             )
             self.sums.append(
-                _held(torch.zeros(classes, self.width, dtype=torch.float64, device=like))
+                held(torch.zeros(classes, self.width, dtype=torch.float64, device=like))
             )
             self._widths.append(classes)
 
@@ -271,130 +271,11 @@ class MeansHead(AnalyticHead):
         return 2 * means, -means.square().sum(1)
 
 
-class LDAHead(AnalyticHead):
-    """Predict the likeliest class under normal distributions of one covariance (streaming LDA).
-
-    output_c = f . w_c - m_c . w_c / 2, w_c = S^-1 m_c, S = (1 - shrinkage) C + shrinkage v I
-    C = (Q - sum over c of s_c s_c^T / n_c) / n, the covariance within classes, v its mean variance
-    Hayes & Kanan 2020, arXiv:1909.01520 (Deep SLDA).
-
-    They update C with each row's distance from the mean as it then was, which depends on the order
-    of rows; from the moments it is that of all rows at once. Their shrinkage is towards I itself,
-    with 1e-4; here towards v I, so that it means the same whatever the scale of the features.
-
-    Args:
-        features, classes, logits: as in `AnalyticHead`.
-        shrinkage: above 0 and up to 1, where all that counts is the distance to the means.
-
-    Raises:
-        ValueError: the shrinkage is out of range.
+def held(values: Tensor) -> nn.Parameter:
+    """Hold values that are saved and moved with a module, and that nothing trains.
 
     Example:
-        >>> head = LDAHead(2, classes=2)
-        >>> x = torch.tensor([[0.0, 0.0], [0.0, 8.0], [1.0, 0.0], [1.0, 8.0]])
-        >>> head.add(x, torch.tensor([0, 0, 1, 1]))
-        >>> head.eval()(torch.tensor([[0.9, 99.0]])).argmax(1)  # only the first feature tells
-        tensor([1])
+        >>> held(torch.ones(1)).requires_grad
+        False
     """
-
-    second = True
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        classes: int = 0,
-        logits: nn.Module | None = None,
-        shrinkage: float = 1e-3,
-    ) -> None:
-        if not 0 < shrinkage <= 1:
-            raise ValueError(f"shrinkage is {shrinkage}; it must be above 0, and 1 at most")
-        super().__init__(features, classes=classes, logits=logits)
-        self.shrinkage = shrinkage
-
-    def _solution(self, n: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        means = s / n[:, None]
-        within = (self.moments.double() - means.T @ s) / n.sum()
-        variance = within.diagonal().mean()
-        # Where every row is its class's mean, nothing is known of the spread: distances count.
-        floor = torch.where(variance > 0, self.shrinkage * variance, 1.0)
-        within = (1 - self.shrinkage) * within
-        within.diagonal().add_(floor)
-        weight = torch.cholesky_solve(means.T, torch.linalg.cholesky(within)).T
-        return weight, -(means * weight).sum(1) / 2
-
-    def _settings(self) -> tuple[float, ...]:
-        return (self.shrinkage,)
-
-
-class RidgeHead(AnalyticHead):
-    """Fit class labels by ridge regression on random features (RanPAC).
-
-    output = h W, h = relu(f P), W = (Q + ridge q I)^-1 [s_1 ... s_C], q the mean of Q's diagonal
-    McDonnell et al. 2023, arXiv:2307.02251, its second phase; P of independent standard normals.
-
-    The columns of s are the labels' part of the normal equations, so a class that comes later
-    needs nothing of earlier rows. They choose the ridge anew with each task, out of 1e-8 to 1e8,
-    on a fifth of its rows; here it is fixed, in parts of the mean diagonal, so that what it means
-    does not depend on how many rows there are, and outputs depend on the rows alone.
-
-    Args:
-        features, classes, logits: as in `AnalyticHead`.
-        width: of the random features; 10 000 in the paper. It holds width**2 numbers, and a
-            solution takes some width**3 / 3 operations.
-        ridge: positive.
-        seed: of P, which is part of the state.
-
-    Raises:
-        ValueError: the width or the ridge is not positive.
-
-    Example:
-        >>> head = RidgeHead(2, classes=2, width=64)
-        >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
-        >>> head.add(x, torch.tensor([0, 0, 1, 1]))  # no line tells these apart
-        >>> head.eval()(x).argmax(1)
-        tensor([0, 0, 1, 1])
-    """
-
-    second = True
-
-    def __init__(
-        self,
-        features: int,
-        *,
-        classes: int = 0,
-        logits: nn.Module | None = None,
-        width: int = 2000,
-        ridge: float = 1e-2,
-        seed: int = 0,
-    ) -> None:
-        if width < 1 or not 0 < ridge < float("inf"):
-            raise ValueError(f"width is {width} and ridge {ridge}; both must be positive")
-        self._width = width
-        super().__init__(features, classes=classes, logits=logits)
-        self.ridge = ridge
-        chance = torch.Generator().manual_seed(seed)
-        self.projection = _held(torch.randn(features, width, generator=chance))
-
-    @property
-    def width(self) -> int:
-        """How many random features there are."""
-        return self._width
-
-    def lift(self, x: Tensor) -> Tensor:
-        """Project the features and cut off what is below 0."""
-        return F.relu(x @ self.projection)
-
-    def _solution(self, n: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        system = self.moments.double().clone()
-        scale = system.diagonal().mean()
-        system.diagonal().add_(self.ridge * torch.where(scale > 0, scale, 1.0))
-        weight = torch.cholesky_solve(s.T, torch.linalg.cholesky(system)).T
-        return weight, torch.zeros_like(n)
-
-    def _settings(self) -> tuple[float, ...]:
-        return (self.ridge,)
-
-
-def _held(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=False)
