@@ -24,6 +24,7 @@ from lifelong import (
     WA,
     XDER,
     Adaptive,
+    Analytic,
     BiC,
     ClassBalanced,
     ClassRatio,
@@ -46,12 +47,24 @@ from lifelong import (
     Sleep,
     Strategy,
 )
-from lifelong.checks import CHECKS, CheckFailed, check_strategy
+from lifelong.checks import CHECKS, CheckFailed, OnNetwork, check_strategy
 from lifelong.checks.settings import ALONE, SETTINGS, events_of, play, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
 from lifelong.core.errors import InvalidBatch
+from lifelong.nets import MLP, Classifier, GrowingHead, LDAHead, MeansHead, RidgeHead
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+
+def computed(kind, trunk=False, **settings):
+    """Make a network with an analytic head, behind a trunk that trains or does not."""
+
+    def network(model):
+        backbone = MLP(8, hidden=(16,)).requires_grad_(trunk)
+        return Classifier(backbone, kind(16, logits=GrowingHead(16), **settings))
+
+    return network
+
 
 STRATEGIES = {
     "ewc": lambda: EWC(strength=30.0),
@@ -91,6 +104,11 @@ STRATEGIES = {
     "bic": lambda: BiC(capacity=150),
     "wa": lambda: [Replay(capacity=150), WA()],
     "class-balanced": lambda: [Replay(capacity=150), ClassBalanced()],
+    "analytic means": OnNetwork(Analytic, computed(MeansHead)),
+    "analytic lda": OnNetwork(Analytic, computed(LDAHead)),
+    "analytic ridge, warm": OnNetwork(
+        lambda: Analytic(warm=True), computed(RidgeHead, trunk=True, width=40)
+    ),
     "gem": lambda: GEM(capacity=150, rows=40),
     "a-gem": lambda: AGEM(capacity=150, rows=40),
     "ogd": lambda: OGD(directions=60),
@@ -129,6 +147,9 @@ TOGETHER = {
     "si + gem + derpp": lambda: [SI(), GEM(24), DERpp(24)],
     "replay + ogd + gpm": lambda: [Replay(24), OGD(20), GPM(0.5)],
     "a-gem + ewc": lambda: [AGEM(24), EWC(10.0)],
+    "analytic + replay + ewc": OnNetwork(
+        lambda: [Analytic(warm=True), Replay(24), EWC(1.0)], computed(LDAHead, trunk=True)
+    ),
     "dgr + ewc": lambda: [DGR(targets="soft", width=16, strict=False), EWC(10.0)],
     "replay + mergan": lambda: [Replay(24), MeRGAN(width=16, strict=False)],
     "feature replay + lwf": lambda: [FeatureReplay(), LwF()],
@@ -144,10 +165,8 @@ def test_a_strategy_keeps_every_promise(make):
 @pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES.keys())
 def test_a_strategy_that_needs_the_loss_of_each_row_says_so(make):
     """A scalar loss is refused with the first batch, by the strategy's name, or never."""
-    made = make()
-    made = made if isinstance(made, list) else [made]
+    model, optimizer, made = ALONE.parts(make)
     names = [type(strategy).__name__ for strategy in made if strategy.row_losses]
-    model, optimizer, _ = ALONE.parts(list)
     learner = Learner(model, optimizer, made, loss=lambda output, y: cross_entropy(output, y))
     begin, observe, *rest = events_of(small_tasks())
     begin(learner)

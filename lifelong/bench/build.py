@@ -11,11 +11,12 @@ from torch import nn
 
 from lifelong.bench import recipes
 from lifelong.core.batch import Batch
-from lifelong.core.growth import grow
+from lifelong.core.growth import grow, trainable
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
 from lifelong.nets import (
     MLP,
+    AnalyticHead,
     Augment,
     Classifier,
     GrowingHead,
@@ -74,11 +75,13 @@ def learner_of(config: Config, stream: Stream) -> Learner:
             for task in _cut(_data(config["data"]), config).tasks:
                 grow(model, TaskSpec(task.id, task.classes))
     options = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
-    optimizer = (
-        torch.optim.Adam(model.parameters(), fused=True, **options)
-        if config["optimizer"] == "adam"
-        else torch.optim.SGD(model.parameters(), momentum=config["momentum"], **options)
-    )
+    optimizer: torch.optim.Optimizer | None
+    if isinstance(getattr(model, "head", None), AnalyticHead) and not trainable(model):
+        optimizer = None  # nothing trains, nor ever will
+    elif config["optimizer"] == "adam":
+        optimizer = torch.optim.Adam(model.parameters(), fused=True, **options)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), momentum=config["momentum"], **options)
     strategies = recipes.make(config["strategy"], config["settings"])
     seed, device = config["seed"], config["device"]
     return Learner(model, optimizer, strategies, seed=seed, device=device)

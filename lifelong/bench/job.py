@@ -26,6 +26,7 @@ from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.metrics import matrix
 from lifelong.metrics.cost import CostTimer, state_bytes
+from lifelong.nets import AnalyticHead
 from lifelong.streams import Rows, Stream, Task
 
 Event = Callable[[dict[str, Any]], None]
@@ -271,4 +272,7 @@ def _bytes_kept(learner: Learner, stream: Stream, strategy: str) -> int:
         train = stream.tasks[-1].train
         return state_bytes([train.x, train.y])
     kept = [part.state_dict() for part in learner.strategies]
-    return state_bytes([{k: v for k, v in part.items() if k != "generator"} for part in kept])
+    head = getattr(learner.model, "head", None)
+    sums = head.held_bytes if isinstance(head, AnalyticHead) else 0
+    parts = [{k: v for k, v in part.items() if k != "generator"} for part in kept]
+    return state_bytes(parts) + sums

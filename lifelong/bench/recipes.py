@@ -15,7 +15,15 @@ from lifelong.bench.hybrids import HYBRIDS
 from lifelong.core.errors import UnknownName
 from lifelong.core.forward import wants_task
 from lifelong.core.strategy import Strategy
-from lifelong.nets import Classifier, NearestMeanHead, add_lora
+from lifelong.nets import (
+    AnalyticHead,
+    Classifier,
+    LDAHead,
+    MeansHead,
+    NearestMeanHead,
+    RidgeHead,
+    add_lora,
+)
 from lifelong.strategies import (
     AGEM,
     DER,
@@ -34,6 +42,7 @@ from lifelong.strategies import (
     WA,
     XDER,
     Adaptive,
+    Analytic,
     BiC,
     ClassBalanced,
     ClassRatio,
@@ -156,6 +165,25 @@ def _nearest_mean(model: nn.Module) -> nn.Module:
 
 _TOLD = "boundaries, task ids"
 
+
+def _analytic(
+    kind: Callable[..., AnalyticHead], model: nn.Module, *, warm: bool = False
+) -> nn.Module:
+    """Put a head that is computed in place of one that is trained, or around it."""
+    if not isinstance(model, Classifier) or wants_task(model):
+        raise ValueError(
+            f"analytic heads are not told the task, as the suite's {type(model).__name__} is; "
+            "choose a class- or domain-incremental suite"
+        )
+    if warm:
+        model.head = kind(model.backbone.features, logits=model.head)
+        return model
+    model.requires_grad_(False)
+    classes = getattr(model.head, "out_features", 0)
+    model.head = kind(model.backbone.features, classes=classes)
+    return model
+
+
 RECIPES: Mapping[str, Recipe] = {
     "fine-tune": Recipe(None, "none", "nothing", "nothing", "the lower bound"),
     "joint": Recipe(None, "bound", "all rows", "all tasks at once", "the upper bound", "joint"),
@@ -199,6 +227,38 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "eeil": Recipe(EEIL, "replay", "rows", "boundaries", "arXiv:1807.09536"),
     "bic": Recipe(BiC, "replay", "rows", "boundaries", "arXiv:1905.13260"),
+    "ncm": Recipe(
+        Analytic,
+        "analytic",
+        "sums",
+        "nothing",
+        "arXiv:2210.04428",
+        network=partial(_analytic, MeansHead),
+    ),
+    "slda": Recipe(
+        Analytic,
+        "analytic",
+        "sums",
+        "nothing",
+        "arXiv:1909.01520",
+        network=partial(_analytic, LDAHead),
+    ),
+    "ranpac": Recipe(
+        Analytic,
+        "analytic",
+        "sums",
+        "nothing",
+        "arXiv:2307.02251",
+        network=partial(_analytic, partial(RidgeHead, width=1000)),
+    ),
+    "ranpac-warm": Recipe(
+        partial(Analytic, warm=True),
+        "analytic",
+        "sums",
+        "boundaries",
+        "arXiv:2307.02251",
+        network=partial(_analytic, partial(RidgeHead, width=1000), warm=True),
+    ),
     "wa": Recipe(WA, "balance", "nothing", "boundaries", "arXiv:1911.07053"),
     "class-balanced": Recipe(ClassBalanced, "balance", "nothing", "nothing", "arXiv:1901.05555"),
     "gem": Recipe(GEM, "projection", "rows", "boundaries", "arXiv:1706.08840"),

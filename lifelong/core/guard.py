@@ -68,7 +68,8 @@ class Guard:
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._kept_buffers)
         self._unhook()
-        learner.optimizer.zero_grad()
+        if learner.optimizer is not None:
+            learner.optimizer.zero_grad()
         for parameter, gradient in zip(
             learner.parameters.values(), self._gradients or (), strict=False
         ):

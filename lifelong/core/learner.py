@@ -14,7 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lifelong.core import checkpoint, growth, restore
-from lifelong.core.arguments import check_parts, device_of, keys_of, no_batch, strategies_of
+from lifelong.core.arguments import (
+    check_parts,
+    check_still,
+    device_of,
+    keys_of,
+    no_batch,
+    strategies_of,
+)
 from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch, NonFiniteLoss
 from lifelong.core.forward import evaluating, forward, wants_task
@@ -47,7 +54,8 @@ class Learner:
     Args:
         model: any module. One whose `forward` declares `task` gets the (rows,) task ids; modules
             inside it with a method `grow(task)` grow when a task begins.
-        optimizer: over exactly the trainable parameters of the model.
+        optimizer: over exactly the trainable parameters of the model; None if it has none, and
+            what it knows is computed, as by `Analytic`: then nothing goes backward.
         strategies: in the order in which they act; none is plain fine-tuning.
         loss: `loss(output, batch)` with a value a row, or a loss of torch on (output, y).
         seed: of everything random in here; torch's default generators are left alone.
@@ -59,7 +67,8 @@ class Learner:
         scheduler: stepped after each step of the optimizer.
 
     Raises:
-        ValueError: no trainable parameters, or an argument of the wrong kind or out of range.
+        ValueError: no trainable parameters but an optimizer, none but something that needs one, or
+            an argument of the wrong kind or out of range.
         OptimizerMismatch: the optimizer misses parameters or has foreign ones.
 
     Example:
@@ -75,7 +84,7 @@ class Learner:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizer: Optimizer | None,
         strategies: Sequence[Strategy] = (),
         *,
         loss: Callable[..., Tensor] = cross_entropy,
@@ -96,6 +105,8 @@ class Learner:
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is {clip}; it must be positive, or None")
         growth.check_optimizer(model, optimizer)
+        if optimizer is None:
+            check_still(listed, precision, accumulate, clip, scheduler)
         self.device = device_of(device, model)
         self.model = model
         self.optimizer = optimizer
@@ -114,7 +125,7 @@ class Learner:
         self.pending = 0
         """Batches whose gradients have been accumulated and wait for a step."""
         self.steps = 0
-        """Steps of the optimizer."""
+        """Steps of the optimizer; without one, batches."""
         self.parameters = growth.trainable(model)
         """The trainable parameters by name."""
         self.random = RandomState(_derived(seed, "model"), self.device)
@@ -135,6 +146,9 @@ class Learner:
         self._projecting = [s for s in self.strategies if acts_at(s, "project")]
         self._watching = [s for s in self.strategies if acts_at(s, "after_step")]
         self._consolidating = [s for s in self.strategies if acts_at(s, "consolidate")]
+        # Decided once, so that no step has to ask whether anything trains.
+        self._descend = self._backward if optimizer is not None else self._look
+        self._move = self._step if optimizer is not None else self._count
         if not model.training:
             model.train()
         self._guard.refresh()
@@ -152,7 +166,8 @@ class Learner:
         now = "" if self.current is None else f", {self.current} open"
         return (
             f"Learner({type(self.model).__name__} of {count} parameters, "
-            f"{type(self.optimizer).__name__}, {self.strategies}, tasks {tasks}{now}, "
+            f"{type(self.optimizer).__name__ if self.optimizer is not None else 'no optimizer'}, "
+            f"{self.strategies}, tasks {tasks}{now}, "
             f"{self.steps} steps)"
         )
 
@@ -166,6 +181,7 @@ class Learner:
 
         Raises:
             ValueError: another task is open, or a head needs to know the classes.
+            OptimizerMismatch: the model gains parameters to train, and there is no optimizer.
         """
         spec = TaskSpec(task) if isinstance(task, int) else TaskSpec(task.id, tuple(task.classes))
         if self.current == spec.id:
@@ -181,6 +197,8 @@ class Learner:
             )
         with self.random:
             growth.grow(self.model, spec, self.optimizer)
+        if self.optimizer is None:
+            growth.check_still(list(growth.trainable(self.model)))
         self.tasks.append(spec)
         self.current = spec.id
         self.grown()
@@ -211,11 +229,11 @@ class Learner:
             loss = self.mean_loss(output, batch)
             for strategy in self._penalising:
                 loss = loss + strategy.penalty(self, batch, output)
-            self._backward(loss, batch, output)
+            self._descend(loss, batch, output)
             self.batches += 1
             self.pending += 1
             if self.pending == self.accumulate:
-                self._step(batch, output)
+                self._move(batch, output)
         if self._watching:
             output = _detached(output)
             for strategy in self._watching:
@@ -273,9 +291,11 @@ class Learner:
         except BaseException as error:
             for put_back in undo:
                 put_back()
-            for tensor, value in zip(tensors, kept, strict=True):
-                tensor.data.copy_(value)  # where a strategy has pruned or gone on learning
-            self.optimizer.zero_grad()
+            with torch.no_grad():
+                for tensor, value in zip(tensors, kept, strict=True):
+                    tensor.copy_(value)  # where a strategy has pruned or gone on learning
+            if self.optimizer is not None:
+                self.optimizer.zero_grad()
             if isinstance(error, NonFiniteLoss):  # the rows' own fault, or that of what was learned
                 for bad in filter(None, map(bad_rows, rows)):
                     raise bad from error
@@ -362,7 +382,7 @@ class Learner:
         cls,
         path: str | Path,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizer: Optimizer | None,
         strategies: Sequence[Strategy] = (),
         **settings: Any,
     ) -> Self:
@@ -401,7 +421,19 @@ class Learner:
         (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]
         self._guard.check_loss(batch, output)
 
+    def _look(self, loss: Tensor, batch: Batch, output: Any) -> None:
+        """Where nothing trains: only see that the loss is finite."""
+        self._guard.watch_loss(loss, batch, output)
+        self._guard.check_loss(batch, output)
+
+    def _count(self, batch: Batch, output: Any) -> None:
+        """Where nothing trains: only count the step."""
+        del batch, output
+        self.pending = 0
+        self.steps += 1
+
     def _step(self, batch: Batch, output: Any) -> None:
+        assert self.optimizer is not None
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
             found = self._scaler._found_inf_per_device(self.optimizer)

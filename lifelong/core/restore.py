@@ -35,7 +35,7 @@ def gather(learner: Learner) -> State:
         "steps": learner.steps,
         "random": learner.random.state_dict(),
         "model": dict(learner.model.state_dict()),
-        "optimizer": learner.optimizer.state_dict(),
+        "optimizer": None if learner.optimizer is None else learner.optimizer.state_dict(),
         "scheduler": None if learner.scheduler is None else learner.scheduler.state_dict(),
         "scaler": None if learner._scaler is None else learner._scaler.state_dict(),
         "strategies": [
@@ -72,7 +72,8 @@ def fill(learner: Learner, state: State) -> None:
     learner.grown()
     learner.model.load_state_dict(state["model"])
     # The optimizer would go on in the state's own tensors, and the state could not be used again.
-    learner.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+    if learner.optimizer is not None:
+        learner.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
     if learner.scheduler is not None:
         learner.scheduler.load_state_dict(copy.deepcopy(state["scheduler"]))
     if learner._scaler is not None:
@@ -80,7 +81,8 @@ def fill(learner: Learner, state: State) -> None:
     learner.random.load_state_dict(state["random"])
     learner.current, learner.steps = state["current"], state["steps"]
     learner.batches, learner.pending = state["batches"], state["pending"]
-    learner.optimizer.zero_grad()
+    if learner.optimizer is not None:
+        learner.optimizer.zero_grad()
     for name, gradient in state["gradients"].items():
         learner.parameters[name].grad = gradient.to(learner.device, copy=True)
 
@@ -106,7 +108,7 @@ def _settings(learner: Learner) -> dict[str, Any]:
         "precision": learner.precision,
         "accumulate": learner.accumulate,
         "clip": learner.clip,
-        "optimizer": type(learner.optimizer).__name__,
+        "optimizer": None if learner.optimizer is None else type(learner.optimizer).__name__,
         "scheduler": None if learner.scheduler is None else type(learner.scheduler).__name__,
     }
 
@@ -217,7 +219,13 @@ def _check_tensors(part: str, saved: State, own: dict[str, Any], complete: bool 
             )
 
 
-def _check_optimizer(learner: Learner, state: State, new_shapes: list[torch.Size]) -> None:
+def _check_optimizer(learner: Learner, state: Any, new_shapes: list[torch.Size]) -> None:
+    if learner.optimizer is None:
+        if state is not None:
+            raise StateMismatch(
+                "the state is damaged: it has an optimizer's part, and no optimizer"
+            )
+        return
     shapes = [[p.shape for p in group["params"]] for group in learner.optimizer.param_groups]
     shapes[-1] += new_shapes
     saved = [len(group["params"]) for group in state["param_groups"]]

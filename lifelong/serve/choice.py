@@ -55,8 +55,11 @@ def with_strategies(
 
     def other() -> Learner:
         made = make()
-        for group in made.optimizer.param_groups if lr is not None else ():
-            group["lr"] = lr
+        if lr is not None:
+            if made.optimizer is None:
+                raise ValueError(f"lr is {lr}, but the learner has no optimizer; leave it out")
+            for group in made.optimizer.param_groups:
+                group["lr"] = lr
         if strategies is None:
             return made
         return Learner(

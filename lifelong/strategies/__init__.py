@@ -1,6 +1,7 @@
 """One file a method; each is a `Strategy`. None of them at all is plain fine-tuning."""
 
 from lifelong.strategies.adaptive import Adaptive
+from lifelong.strategies.analytic import Analytic
 from lifelong.strategies.bic import BiC
 from lifelong.strategies.class_balanced import ClassBalanced
 from lifelong.strategies.clean import CleanReplay
@@ -58,6 +59,7 @@ __all__ = [
     "WA",
     "XDER",
     "Adaptive",
+    "Analytic",
     "BiC",
     "ClassBalanced",
     "ClassRatio",

@@ -75,7 +75,7 @@ class DER(Replay):
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows with the outputs they have just had."""
         self._logits = None
-        self.store(learner, batch, output)
+        super().after_step(learner, batch, output)
 
     def store(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows with their outputs; those of the model as it is where none are."""

@@ -74,16 +74,24 @@ class LwF(Strategy):
         self.known: list[list[int]] = []
         """The classes of each old task."""
         self._copies = slice(0, 0)
+        self._taught: Tensor | None = None
         self._frozen = Frozen()
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """For a model that wants the task: append the rows once more, with the task unknown.
 
-        So the answers of all old tasks' heads are at hand. Their labels do not count.
+        So the answers of all old tasks' heads are at hand. Their labels do not count. For other
+        models, ask the teacher about new rows now: between the student's forward and backward
+        pass it would drive what that needs out of the processor's cache.
         """
-        self._copies = slice(0, 0)
+        self._copies, self._taught = slice(0, 0), None
         where = chosen(batch, self.rows)
-        if not self.teacher or not learner.task_aware or where.start == where.stop:
+        if not self.teacher or where.start == where.stop:
+            return batch
+        if not learner.task_aware:
+            if self.rows == "new":
+                asked = batch if batch.new == len(batch) else batch.rows(where)
+                self._taught = answers(learner, self._frozen.of(learner, self.teacher), asked)
             return batch
         copies = batch.rows(where)
         nothing = torch.zeros(len(copies), device=batch.y.device)
@@ -96,10 +104,12 @@ class LwF(Strategy):
         where = self._copies if learner.task_aware else chosen(batch, self.rows)
         if not self.teacher or where.start == where.stop:
             return 0.0
-        teacher = self._frozen.of(learner, self.teacher)
         whole = where == slice(0, len(batch))
-        asked = batch if whole else batch.rows(where)
-        taught = answers(learner, teacher, asked)[:, : self.width]
+        taught, self._taught = self._taught, None
+        if taught is None:
+            asked = batch if whole else batch.rows(where)
+            taught = answers(learner, self._frozen.of(learner, self.teacher), asked)
+        taught = taught[:, : self.width]
         student: Tensor = output if whole else output[where]
         strength = self.strength * (len(self.known) if self.per_task else 1)
         if not learner.task_aware:

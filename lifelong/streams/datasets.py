@@ -10,6 +10,7 @@ import torch
 
 from lifelong.core.errors import DatasetError, MissingExtra, UnknownName
 from lifelong.streams.cifar import cifar10
+from lifelong.streams.clinc import clinc150
 from lifelong.streams.idx import read_idx
 from lifelong.streams.labelled import Labelled, divided
 from lifelong.streams.sources import Source, data_folders, fetch, find
@@ -154,6 +155,7 @@ DATASETS = {
     "mnist": Dataset(mnist, "70000 handwritten digits of 28 x 28; 11 MB to download"),
     "fashion-mnist": Dataset(fashion_mnist, "70000 pieces of clothing of 28 x 28; 31 MB"),
     "cifar10": Dataset(cifar10, "60000 colour images of 32 x 32; 170 MB"),
+    "clinc150": Dataset(clinc150, "19500 requests of 150 intents, as bytes of text; 2.5 MB"),
 }
 
 _DIGITS = tuple("0123456789")

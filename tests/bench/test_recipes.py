@@ -1,7 +1,10 @@
 import pytest
 
-from lifelong.bench.recipes import RECIPES, bound, make, parts
+from lifelong.bench.build import learner_of, stream_of
+from lifelong.bench.recipes import RECIPES, bound, make, network, parts
+from lifelong.bench.suites import resolve
 from lifelong.core.errors import UnknownName
+from lifelong.nets import MLP, AnalyticHead, MultiHead, TaskClassifier
 
 
 def test_every_strategy_is_made_from_its_defaults_and_has_settings():
@@ -94,3 +97,25 @@ def test_settings_of_a_right_type_that_make_no_sense_are_refused():
         make("ewc", {"ewc": {"strength": -1}})
     with pytest.raises(UnknownName, match="policy 'rng'; did you mean 'ring'"):
         make("replay", {"replay": {"policy": "rng"}})
+
+
+@pytest.mark.parametrize("name", ["ncm", "slda", "ranpac"])
+def test_analytic_recipes_freeze_a_suites_network_and_need_no_optimizer(name: str):
+    config = {**resolve("digits", name, {"limit": 4}), "seed": 0}
+    learner = learner_of(config, stream_of(config))
+    assert learner.optimizer is None
+    assert isinstance(learner.model.head, AnalyticHead)
+    assert learner.model.head.classes == 10
+
+
+def test_a_warm_backbone_has_an_optimizer_and_trains_through_the_suites_head():
+    config = {**resolve("digits", "ranpac-warm", {"limit": 4}), "seed": 0}
+    learner = learner_of(config, stream_of(config))
+    assert learner.optimizer is not None
+    assert learner.model.head.logits.out_features == 10
+    assert "backbone.layers.0.weight" in learner.parameters
+
+
+def test_analytic_heads_are_not_told_the_task():
+    with pytest.raises(ValueError, match="not told the task, as the suite's TaskClassifier is"):
+        network("ncm", TaskClassifier(MLP(4, hidden=(3,)), MultiHead(3)))

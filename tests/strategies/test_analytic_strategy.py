@@ -1,0 +1,177 @@
+import copy
+
+import pytest
+import torch
+from strategy_models import batches_of, seeded
+from torch import nn
+from torch.optim import SGD
+
+from lifelong import Analytic, Batch, Learner, Replay, TaskSpec
+from lifelong.core.errors import InvalidBatch
+from lifelong.nets import MLP, Classifier, GrowingHead, LDAHead, MeansHead, RidgeHead
+
+HEADS = {
+    "means": lambda **more: MeansHead(5, **more),
+    "lda": lambda **more: LDAHead(5, **more),
+    "ridge": lambda **more: RidgeHead(5, width=20, **more),
+}
+
+
+def backbone():
+    return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Tanh())
+
+
+def still(head, seed=0, strategies=()):
+    net = seeded(lambda: Classifier(backbone().requires_grad_(False), head()), seed)
+    return Learner(net, None, [Analytic(), *strategies])
+
+
+def taught(learner, tasks=2):
+    for task in range(tasks):
+        learner.begin_task(TaskSpec(task, (2 * task, 2 * task + 1)))
+        batches = batches_of(4, classes=(2 * task, 2 * task + 1), task=task)
+        for batch in batches:
+            learner.observe(batch)
+        learner.end_task(batches)
+    return learner
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+def test_a_stream_ends_where_all_rows_at_once_end(head):
+    learner = taught(still(head))
+    net = learner.model.eval()
+    batches = [
+        b for task in range(2) for b in batches_of(4, classes=(2 * task, 2 * task + 1), task=task)
+    ]
+    x, y = torch.cat([b.x for b in batches]), torch.cat([b.y for b in batches])
+    whole = head(classes=4)
+    whole.add(net.embed(x), y)
+    torch.testing.assert_close(learner.predict(x), whole.eval()(net.embed(x)), atol=1e-4, rtol=1e-4)
+    assert learner.steps == learner.batches == 8
+
+
+def test_features_stay_though_norms_and_dropout_stand_before_the_head():
+    learner = still(HEADS["means"])
+    before = copy.deepcopy(learner.model.backbone.state_dict())
+    taught(learner)
+    after = learner.model.backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_replayed_rows_and_weights_are_not_taken_in():
+    alone, beside = taught(still(HEADS["lda"])), taught(still(HEADS["lda"], strategies=[Replay(9)]))
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(alone.predict(x), beside.predict(x))
+    assert torch.equal(alone.model.head.counts, beside.model.head.counts)
+
+
+def test_removing_rows_is_learning_without_them():
+    learner, without = still(HEADS["ridge"]), still(HEADS["ridge"])
+    batches = batches_of(5)
+    for each in (learner, without):
+        each.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    for batch in batches:
+        learner.observe(batch)
+    for batch in batches[1:]:
+        without.observe(batch)
+    x = torch.randn(6, 3)
+    learner.predict(x)
+    learner.strategies[0].remove(learner, batches[0])
+    torch.testing.assert_close(learner.predict(x), without.predict(x), atol=1e-5, rtol=1e-5)
+    assert learner.model.training
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+def test_a_learner_without_optimizer_resumes_in_the_middle_of_a_task(head, tmp_path):
+    straight, stopped = still(head), still(head)
+    first, second = batches_of(3, classes=(0, 1)), batches_of(4, classes=(2, 3), task=1)
+    for each in (straight, stopped):
+        each.begin_task(TaskSpec(0, (0, 1)))
+        for batch in first:
+            each.observe(batch)
+        each.end_task(first)
+        each.begin_task(TaskSpec(1, (2, 3)))
+        for batch in second[:2]:
+            each.observe(batch)
+    stopped.save(tmp_path / "half")
+    net = still(head, seed=1).model
+    resumed = Learner.load(tmp_path / "half", net, None, [Analytic()])
+    for each in (straight, resumed):
+        for batch in second[2:]:
+            each.observe(batch)
+    x = torch.randn(6, 3)
+    assert torch.equal(straight.predict(x), resumed.predict(x))
+    one, other = straight.state_dict(), resumed.state_dict()
+    assert one["optimizer"] is other["optimizer"] is None
+    assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
+    alone = still(head, seed=2)
+    for task in straight.tasks:
+        alone.model.head.grow(task)
+    alone.model.load_state_dict(one["model"])
+    assert torch.equal(alone.model.eval()(x), straight.predict(x))
+
+
+def warmed(kind=LDAHead):
+    net = seeded(lambda: Classifier(backbone(), kind(5, logits=GrowingHead(5))))
+    return Learner(net, SGD(net.parameters(), lr=0.1, momentum=0.9), [Analytic(warm=True)])
+
+
+def test_a_warm_backbone_learns_in_the_first_task_alone():
+    learner = warmed()
+    learner.begin_task(TaskSpec(0, (0, 1)))
+    before = copy.deepcopy(learner.model.state_dict())
+    batches = batches_of(4, classes=(0, 1))
+    for batch in batches:
+        learner.observe(batch)
+    trained = copy.deepcopy(learner.model.state_dict())
+    assert not torch.equal(before["backbone.0.weight"], trained["backbone.0.weight"])
+    assert learner.model.head.counts.tolist() == [0, 0]
+    x = torch.randn(3, 3)
+    net = learner.model.eval()
+    assert torch.equal(net(x), net.head.logits(net.embed(x)))
+    net.train()
+    learner.end_task(batches)
+    assert int(learner.model.head.counts.sum()) == 24
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    for batch in batches_of(4, classes=(2, 3), task=1):
+        learner.observe(batch)
+    after = learner.model.state_dict()
+    frozen = [name for name in trained if name.startswith("backbone")]
+    assert all(torch.equal(trained[name], after[name]) for name in frozen)
+    assert int(learner.model.head.counts.sum()) == 48
+
+
+def test_a_consolidation_that_fails_leaves_the_head_as_it_was():
+    learner = warmed()
+    learner.begin_task(TaskSpec(0, (0, 1)))
+    batches = batches_of(3, classes=(0, 1))
+    learner.observe(batches[0])
+    x = torch.randn(3, 3)
+    before = learner.predict(x)
+    bad = Batch.of(torch.full((2, 3), torch.nan), torch.tensor([0, 1]))
+    with pytest.raises(InvalidBatch, match="NaN"):
+        learner.end_task([*batches, bad])
+    assert learner.model.head.counts.tolist() == [0, 0]
+    assert not learner.strategies[0].frozen
+    assert torch.equal(learner.predict(x), before)
+
+
+def test_wrong_use_is_told():
+    plain = MLP(3, hidden=(5,), outputs=4)
+    learner = Learner(plain, SGD(plain.parameters(), lr=0.1), [Analytic()])
+    with pytest.raises(ValueError, match=r"is a Linear, which cannot be computed; put one"):
+        learner.observe(batches_of(1)[0])
+    net = Classifier(MLP(3, hidden=(5,)), LDAHead(5, classes=4))
+    learner = Learner(net, SGD(net.parameters(), lr=0.1), [Analytic(warm=True)])
+    with pytest.raises(ValueError, match=r"LDAHead has nothing to train through.*GrowingHead\(5\)"):
+        learner.observe(batches_of(1)[0])
+    learner = still(lambda: LDAHead(5, classes=4))
+    with pytest.raises(InvalidBatch, match="it must be class ids"):
+        learner.observe(Batch.of(torch.randn(2, 3), torch.randn(2)))
+    with pytest.raises(InvalidBatch, match="labels span 4 to 5"):
+        learner.observe(Batch.of(torch.randn(2, 3), torch.tensor([4, 5])))
+    bad = torch.randn(2, 3)
+    bad[1, 0] = torch.nan
+    with pytest.raises(InvalidBatch, match="x holds NaN or infinity in 1 of 2 rows"):
+        learner.observe(Batch.of(bad, torch.tensor([0, 1])))
+    assert not learner.model.head.counts.any()
