@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
+from lifelong.bench.results import write_atomic
 from lifelong.streams import load
 from lifelong.streams.datasets import DEBIAN_FASHION_MNIST, FASHION_MNIST
 from lifelong.streams.sources import cache_folder, data_folders, find
@@ -57,6 +57,6 @@ def unpack(folder: Path) -> Path:
     raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for name in names:
-        with gzip.open(found / name) as packed, open(raw / Path(name).stem, "wb") as plain:
-            shutil.copyfileobj(packed, plain)
+        with gzip.open(found / name) as packed:
+            write_atomic(raw / Path(name).stem, packed.read())  # others may be reading them
     return folder
