@@ -161,8 +161,8 @@ def _protocol(result: Mapping[str, Any]) -> str:
     return (
         f"Fashion-MNIST in {job['tasks']} tasks of 2 classes, class-incremental; MLP "
         f"784-400-400-10; batches of {job['batch']}, SGD of {job['lr']}, one pass, one thread.\n"
-        f"A memory has {job['memory']} rows, of which {job['replayed']} are replayed with each "
-        "batch; both libraries have the same strengths, in the convention of each.\n"
+        f"A memory has {job['memory']} rows, of which what replays takes {job['replayed']} with "
+        "each batch (iCaRL 5); both libraries have the same strengths, in the convention of each.\n"
         "Speeds are of training alone, in processor time, medians over seeds; accuracies are means "
         "on all test rows at the end, with 95 % intervals.\n"
         "A cost is how many times as long as fine-tuning, of the same library, training takes. "
