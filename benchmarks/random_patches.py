@@ -44,7 +44,9 @@ def patch_features(
 
 def _few(y: Tensor, limit: int) -> Tensor:
     """Choose the first `limit` rows of each class."""
-    return torch.cat([(y == c).nonzero().flatten()[:limit] for c in y.unique()]).sort()[0]
+    return torch.cat(
+        [(y == c).nonzero().flatten()[:limit] for c in range(int(y.max()) + 1)]
+    ).sort()[0]
 
 
 def _filters(x: Tensor, count: int, size: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,7 @@ def _filters(x: Tensor, count: int, size: int, chance: torch.Generator) -> tuple
 
 def _features(x: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
     parts = []
-    for rows in x.split(500):
+    for rows in torch.split(x, 500):
         images = rows.float()
         images = (images - images.mean((1, 2, 3), keepdim=True)) / images.std(
             (1, 2, 3), keepdim=True

@@ -114,7 +114,7 @@ STRATEGIES = {
     "ogd": lambda: OGD(directions=60),
     "gpm": lambda: GPM(threshold=0.7),
     "dgr": lambda: DGR(width=32, lr=0.01, strict=False),
-    "dgr when it has to": lambda: DGR(width=16, lr=0.01, strict=False, tolerance=0.05, every=3),
+    "dgr when it has to": lambda: DGR(width=16, strict=False, tolerance=0.05, every=3, held=60),
     "mergan": lambda: MeRGAN("alignment", width=32, lr=2e-3, strict=False),
     "feature replay": lambda: FeatureReplay(covariance="shared"),
 }

@@ -38,8 +38,8 @@ class DGR(Strategy):
     by t, which Adam does not notice. A model that wants the task answers each made row under one
     old task, drawn at random, in place of all of them.
     With a tolerance the generator learns only while held-out rows show that too much would be lost
-    without: `lifelong.strategies.trigger.Trigger` says how. Those rows, 500 at most, are all that
-    it keeps and that `forget` can drop; what the generator has learned of others stays.
+    without: `lifelong.strategies.trigger.Trigger` says how. Those rows are all that it keeps
+    and that `forget` can drop; what the generator has learned of others stays.
 
     Args:
         kind: "vae", "gan" or "diffusion" (of what an autoencoder makes of the rows).
@@ -54,6 +54,7 @@ class DGR(Strategy):
         tolerance: the loss of held-out accuracy from which the generator learns; None to let it
             learn at every step, and to hold no rows out.
         every: how many steps lie between measurements of it.
+        held: how many held-out rows to keep for that.
 
     Attributes:
         reports: the fidelity of the generator at the end of each task in which it learned.
@@ -83,6 +84,7 @@ class DGR(Strategy):
         strict: bool = True,
         tolerance: float | None = None,
         every: int = 50,
+        held: int = 500,
     ) -> None:
         if kind not in KINDS:
             raise UnknownName("kind of generator", kind, KINDS)
@@ -98,8 +100,8 @@ class DGR(Strategy):
         self.scale, self.strict = scale, strict
         self.apprentice = Apprentice(partial(KINDS[kind], hidden=(width, width)), lr)
         self.scholar = Scholar()
-        self.trigger = Trigger(tolerance, every=every)
-        self.tolerance, self.every = tolerance, every
+        self.trigger = Trigger(tolerance, every=every, capacity=held)
+        self.tolerance, self.every, self.held = tolerance, every, held
         self.tasks = 0
         """How many tasks the scholar knows."""
         self.reports: list[dict[str, float]] = []

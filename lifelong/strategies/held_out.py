@@ -21,6 +21,7 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
         InvalidBatch: rows have been appended already, whose places would change.
 
     Example:
+        >>> import torch
         >>> batch = Batch.of(torch.zeros(100, 1), torch.zeros(100), key=torch.arange(100))
         >>> rest, held = withhold(batch, 0.1)
         >>> len(rest) + len(held)
@@ -63,6 +64,7 @@ def forgotten(held: dict[str, Tensor], found: Tensor, period: int) -> float:
     """Compute the mean of (right then) - (right now) over the rows of earlier periods.
 
     Example:
+        >>> import torch
         >>> held = {"period": torch.tensor([0, 0, 1]), "right": torch.tensor([True, True, False])}
         >>> forgotten(held, torch.tensor([True, False, True]), period=1)
         0.5

@@ -35,7 +35,7 @@ class MeRGAN(DGR):
     Args:
         replay: "joint" or "alignment".
         strength: of the alignment.
-        rows, width, lr, scale, strict, tolerance, every: as in `DGR`.
+        rows, width, lr, scale, strict, tolerance, every, held: as in `DGR`.
 
     Raises:
         ValueError: there is no such way to replay, or a number is out of range.
@@ -61,6 +61,7 @@ class MeRGAN(DGR):
         strict: bool = True,
         tolerance: float | None = None,
         every: int = 50,
+        held: int = 500,
     ) -> None:
         super().__init__(
             "gan",
@@ -71,6 +72,7 @@ class MeRGAN(DGR):
             strict=strict,
             tolerance=tolerance,
             every=every,
+            held=held,
         )
         if replay not in ("joint", "alignment"):
             raise ValueError(f"replay is {replay!r}; choose 'joint' or 'alignment'")

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategy_models import batches_of, copied, growing, learn, learner_of
 
@@ -21,6 +21,7 @@ def keep(trigger, learner, right, known, task, first):
 BITS = st.lists(st.booleans(), min_size=8, max_size=8)
 
 
+@settings(max_examples=40, deadline=None)
 @given(BITS, BITS, BITS, BITS, st.sampled_from([0.0, 0.2, 0.5]))
 def test_it_goes_on_when_more_is_lost_than_is_tolerated(old, then, new, known, tolerance):
     learner, trigger = learner_of([]), Trigger(tolerance, every=3)
@@ -53,6 +54,12 @@ def test_without_a_tolerance_it_is_always_on_and_holds_nothing_out():
     assert trigger.withhold(batch) == (batch, None)
     trigger.close(learner_of([]), 0)
     assert trigger.on
+
+
+def test_a_strategy_hands_its_settings_on():
+    for kind in (DGR, MeRGAN):
+        trigger = kind(tolerance=0.25, every=7, held=30).trigger
+        assert (trigger.tolerance, trigger.every, trigger.held.capacity) == (0.25, 7, 30)
 
 
 def generative(kind, **settings):
@@ -117,9 +124,9 @@ def test_its_state_is_whole_and_others_are_refused():
 
 
 @pytest.mark.parametrize(
-    "given",
+    "wrong",
     [{"tolerance": -0.1}, {"tolerance": 1.0}, {"every": 0}, {"share": 0.6}, {"capacity": 0}],
 )
-def test_settings_out_of_range_are_refused_by_name(given):
-    with pytest.raises(ValueError, match=next(iter(given))):
-        Trigger(**given)
+def test_settings_out_of_range_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Trigger(**wrong)
