@@ -87,7 +87,8 @@ DATA = {
         without=("replay, jpeg", "latents", "latents, int8", "latents, int8, der++"),
     ),
 }
-IMAGE = 3 * 32 * 32
+IMAGE = 3 * 32 * 32 + 3 * 8
+"""Bytes of pixels, and of the label, the task and the id."""
 BALANCED = {"policy": "balanced"}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "replay": ("replay", {}),
@@ -122,8 +123,8 @@ def config_of(
     given = {f"{strategy}.{key}": value for key, value in settings.items()} | data.given
     if strategy == "dgr":
         given["dgr.width"] = widest(shape, bytes_of(size))
-    elif name == "images":  # each as many bytes as pixels, and its label, task and id
-        given["replay.capacity"] = bytes_of(size) // (IMAGE + 24)
+    elif name == "images":
+        given["replay.capacity"] = bytes_of(size) // IMAGE
     elif name in METHODS:
         given[f"{strategy}.capacity"] = size
     if on == "valid":
@@ -192,10 +193,13 @@ def run(data: Data, name: str, size: str, seed: int, on: str) -> dict[str, Any]:
         learner.end_task(task)
     parts = [task.test if on == "test" else task.valid for task in stream.tasks]
     found = evaluate(learner, [part for part in parts if part is not None], task_known=False)
+    kept = held(learner)
+    if name == "images":
+        kept["bytes_held"] = kept["rows"] * IMAGE
     return {
         **{"method": name, "bytes": size, "seed": seed, "on": on},
         "accuracy": sum(found) / len(found),
-        **held(learner),
+        **kept,
         "seconds": round(process_time() - start, 2),
     }
 
