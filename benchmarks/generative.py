@@ -19,6 +19,7 @@ STRATEGIES: dict[str, Callable[[], list[Strategy]]] = {
     "fine-tune": lambda: [],
     "replay": lambda: [Replay(1000)],
     "dgr": lambda: [DGR(strict=False)],
+    "dgr, at rest": lambda: [DGR(strict=False, tolerance=0.99)],
     "dgr, gan": lambda: [DGR("gan", strict=False)],
     "dgr, diffusion": lambda: [DGR("diffusion", strict=False)],
     "mergan": lambda: [MeRGAN(strict=False)],

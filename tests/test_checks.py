@@ -114,6 +114,7 @@ STRATEGIES = {
     "ogd": lambda: OGD(directions=60),
     "gpm": lambda: GPM(threshold=0.7),
     "dgr": lambda: DGR(width=32, lr=0.01, strict=False),
+    "dgr when it has to": lambda: DGR(width=16, strict=False, tolerance=0.05, every=3, held=60),
     "mergan": lambda: MeRGAN("alignment", width=32, lr=2e-3, strict=False),
     "feature replay": lambda: FeatureReplay(covariance="shared"),
 }
@@ -151,6 +152,10 @@ TOGETHER = {
         lambda: [Analytic(warm=True), Replay(24), EWC(1.0)], computed(LDAHead, trunk=True)
     ),
     "dgr + ewc": lambda: [DGR(targets="soft", width=16, strict=False), EWC(10.0)],
+    "mergan when it has to + replay": lambda: [
+        MeRGAN(width=16, strict=False, tolerance=0.1, every=2),
+        Replay(24),
+    ],
     "replay + mergan": lambda: [Replay(24), MeRGAN(width=16, strict=False)],
     "feature replay + lwf": lambda: [FeatureReplay(), LwF()],
     "replay twice": lambda: [Replay(24), Replay(16, policy="balanced")],

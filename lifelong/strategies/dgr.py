@@ -18,6 +18,7 @@ from lifelong.nets.generators import GAN, VAE, Generator, LatentDiffusion, check
 from lifelong.strategies.apprentice import Apprentice, Make
 from lifelong.strategies.scholar import PROBE, Scholar, compared
 from lifelong.strategies.teacher import softened
+from lifelong.strategies.trigger import Trigger
 
 KINDS: Mapping[str, Make] = {"vae": VAE, "gan": GAN, "diffusion": LatentDiffusion}
 """The generators by name."""
@@ -36,7 +37,9 @@ class DGR(Strategy):
     takes their loss over (`ERACE`), each counts 1 here. With soft targets the loss is not divided
     by t, which Adam does not notice. A model that wants the task answers each made row under one
     old task, drawn at random, in place of all of them.
-    It keeps no rows, so `forget` has none to drop; what the generator has learned of them stays.
+    With a tolerance the generator learns only while held-out rows show that too much would be lost
+    without: `lifelong.strategies.trigger.Trigger` says how. Those rows are all that it keeps
+    and that `forget` can drop; what the generator has learned of others stays.
 
     Args:
         kind: "vae", "gan" or "diffusion" (of what an autoencoder makes of the rows).
@@ -48,9 +51,13 @@ class DGR(Strategy):
         scale: what full brightness is, for rows from 0 to it; None for 255 for bytes, and for
             floats of any size.
         strict: raise where the generator has collapsed at the end of a task.
+        tolerance: the loss of held-out accuracy from which the generator learns; None to let it
+            learn at every step, and to hold no rows out.
+        every: how many steps lie between measurements of it.
+        held: how many held-out rows to keep for that.
 
     Attributes:
-        reports: the fidelity of the generator at the end of each task, by name.
+        reports: the fidelity of the generator at the end of each task in which it learned.
 
     Raises:
         UnknownName: there is no such kind.
@@ -61,7 +68,7 @@ class DGR(Strategy):
         2.0
     """
 
-    state: ClassVar[tuple[str, ...]] = ("apprentice", "scholar", "tasks", "reports")
+    state: ClassVar[tuple[str, ...]] = ("apprentice", "scholar", "trigger", "tasks", "reports")
     row_losses = True
 
     def __init__(
@@ -75,6 +82,9 @@ class DGR(Strategy):
         lr: float | None = None,
         scale: float | None = None,
         strict: bool = True,
+        tolerance: float | None = None,
+        every: int = 50,
+        held: int = 500,
     ) -> None:
         if kind not in KINDS:
             raise UnknownName("kind of generator", kind, KINDS)
@@ -90,12 +100,15 @@ class DGR(Strategy):
         self.scale, self.strict = scale, strict
         self.apprentice = Apprentice(partial(KINDS[kind], hidden=(width, width)), lr)
         self.scholar = Scholar()
+        self.trigger = Trigger(tolerance, every=every, capacity=held)
+        self.tolerance, self.every, self.held = tolerance, every, held
         self.tasks = 0
         """How many tasks the scholar knows."""
         self.reports: list[dict[str, float]] = []
         self._made = slice(0)
         self._taught = torch.empty(0)
         self._weight = torch.empty(0)
+        self._held: Batch | None = None
 
     def attach(self, device: torch.device, seed: int) -> None:
         """Tell the generator and the scholar where to compute, too."""
@@ -105,6 +118,7 @@ class DGR(Strategy):
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append rows as the last generator makes them, weighted by the number of old tasks."""
         self.check(batch)
+        batch, self._held = self.trigger.withhold(batch)
         self._made = slice(0)
         self._weight = counted(batch)
         if not self.scholar:
@@ -125,6 +139,12 @@ class DGR(Strategy):
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Let the generator learn from the new rows and from those that it made before."""
         del output
+        held, self._held = self._held, None
+        if held is not None:
+            self.trigger.keep(held, self.known(learner, held), self.tasks, self.generator)
+        self.trigger.watch(learner, self.tasks)
+        if not self.trigger.on:
+            return
         new, made = replace(batch.rows(slice(batch.new)), weight=self._weight), None
         assert isinstance(new.x, Tensor)
         if self.apprentice.net is None:
@@ -142,6 +162,18 @@ class DGR(Strategy):
         if self.apprentice.net is None:
             return
         weights = self.apprentice.weights()
+        if self.trigger.on:
+            self.examine(learner, data, weights)
+        self.trigger.close(learner, self.tasks)
+        self.tasks += 1
+        self.scholar.become(learner, weights, next(iter(data)))
+
+    def forget(self, keys: Tensor) -> None:
+        """Erase held-out rows."""
+        self.trigger.held.forget(keys)
+
+    def examine(self, learner: Learner, data: Iterable[Batch], weights: dict[str, Tensor]) -> None:
+        """Measure what the generator makes with these weights, and report it."""
         made = self.sampled(self.apprentice.frozen(weights), PROBE)
         before = None
         if self.scholar:
@@ -154,8 +186,13 @@ class DGR(Strategy):
                 "end the task again, choose another kind, width or lr, or strict=False"
             )
         self.reports = [*self.reports, asdict(found)]
-        self.tasks += 1
-        self.scholar.become(learner, weights, next(iter(data)))
+
+    def known(self, learner: Learner, rows: Batch) -> Tensor:
+        """Tell for each row whether what is replayed teaches it right, (rows,), on the CPU."""
+        if not self.scholar:
+            return torch.zeros(len(rows), dtype=torch.bool)
+        assert isinstance(rows.x, Tensor)
+        return (self.scholar.answers(learner, rows.x, rows.task).argmax(1) == rows.y).cpu()
 
     def replayed(self, learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
         """Make rows with labels; and the scholar's answers to them, (rows, width)."""
@@ -200,6 +237,10 @@ class DGR(Strategy):
             raise InvalidBatch(
                 f"rows of {batch.x.dtype} and shape {tuple(batch.x.shape[1:])}; the generator makes"
                 f" {'bytes' if net.bytes else 'floats'} of shape {net.shape}: keep to those"
+            )
+        if self.tolerance is not None and batch.y.is_floating_point():
+            raise InvalidBatch(
+                f"y is {batch.y.dtype}; a tolerance counts right answers: give classes, or None"
             )
         if batch.y.ndim > 1 and not batch.y.is_floating_point():
             raise InvalidBatch(

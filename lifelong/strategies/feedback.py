@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.core.batch import Batch
+from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
-from lifelong.core.random import scattered
 from lifelong.memory import Memory
-
-_SALT = 1  # not to be the choice of strategies that hold rows out themselves
+from lifelong.strategies.held_out import columns_of, forgotten, right, withhold
 
 
 class Feedback:
@@ -98,23 +96,16 @@ class Feedback:
             InvalidBatch: rows have been appended already, whose places would change, or those
                 held out cannot be kept.
         """
-        if len(batch) > batch.new:
-            raise InvalidBatch(
-                f"{len(batch) - batch.new} rows have been appended before some could be held out; "
-                "put what holds rows out (Adaptive with feedback) first in the list of strategies"
-            )
-        out = (scattered(batch.key, _SALT) < self.share) & (batch.key != -1)
-        if not 0 < int(out.sum()) < len(batch):
-            return batch, None
-        rows = batch.rows(out)
-        self.held.check(_columns(rows))
-        return batch.rows(~out), rows
+        rest, rows = withhold(batch, self.share)
+        if rows is not None:
+            self.held.check(columns_of(rows))
+        return rest, rows
 
     def keep(self, rows: Batch, period: int, generator: torch.Generator) -> None:
         """Offer held-out rows of the period between two consolidations to the memory."""
         marks = torch.full((len(rows),), period)
         more = {"period": marks, "right": torch.zeros(len(rows), dtype=torch.bool)}
-        self.held.add({**_columns(rows), **more}, marks, generator)
+        self.held.add({**columns_of(rows), **more}, marks, generator)
 
     def watch(self, learner: Learner, period: int) -> None:
         """Measure forgetting if it is time, and move the factor."""
@@ -123,7 +114,7 @@ class Feedback:
         self.measured = learner.steps
         held = self.held.all()
         if held and bool((held["period"] < period).any()):
-            self.steer(*_drops(held, _right(learner, held), period), ended=False)
+            self.steer(*_drops(held, right(learner, held), period), ended=False)
 
     def close(self, learner: Learner, period: int) -> None:
         """At the end of a period: measure both, and note which of its rows are right."""
@@ -131,12 +122,12 @@ class Feedback:
         held = self.held.all()
         if not held:
             return
-        right, own = _right(learner, held), held["period"] == period
+        found, own = right(learner, held), held["period"] == period
         if bool((held["period"] < period).any()):
-            self.steer(*_drops(held, right, period), ended=True)
+            self.steer(*_drops(held, found, period), ended=True)
         if bool(own.any()):
             slots = own.nonzero().flatten()
-            self.held.write(slots, {"right": right[slots]})
+            self.held.write(slots, {"right": found[slots]})
 
     def steer(self, forgetting: float, intransigence: float, *, ended: bool) -> None:
         """Move the factor by what has been measured."""
@@ -168,29 +159,12 @@ class Feedback:
         self.level, self.measured = state["level"], state["measured"]
 
 
-def _columns(rows: Batch) -> dict[str, Tensor]:
-    return {name: column for name, column in rows.columns() if name != "weight"}
-
-
-def _right(learner: Learner, held: dict[str, Tensor]) -> Tensor:
-    """Tell for each held-out row whether the model is right about it now."""
-    rows = batch_of_columns(held)
-    output = learner.predict(rows.x, rows.task)
-    if output.ndim != 2 or rows.y.is_floating_point() or rows.y.ndim != 1:
-        raise InvalidBatch(
-            f"outputs {tuple(output.shape)} for targets {rows.y.dtype} {tuple(rows.y.shape)}; "
-            "feedback counts right answers, so it wants one class a row"
-        )
-    return output.argmax(1).cpu() == rows.y
-
-
-def _drops(held: dict[str, Tensor], right: Tensor, period: int) -> tuple[float, float]:
+def _drops(held: dict[str, Tensor], found: Tensor, period: int) -> tuple[float, float]:
     """Compute forgetting of the old periods and intransigence of the present one."""
-    old, own = held["period"] < period, held["period"] == period
-    then = held["right"][old].float().mean()
-    forgotten = then - right[old].float().mean()
-    lacking = then - right[own].float().mean() if bool(own.any()) else torch.zeros(())
-    return float(forgotten), float(lacking)
+    own = held["period"] == period
+    then = held["right"][held["period"] < period].float().mean()
+    lacking = then - found[own].float().mean() if bool(own.any()) else torch.zeros(())
+    return forgotten(held, found, period), float(lacking)
 
 
 def _excess(value: float, bound: float) -> float:

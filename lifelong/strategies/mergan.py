@@ -35,7 +35,7 @@ class MeRGAN(DGR):
     Args:
         replay: "joint" or "alignment".
         strength: of the alignment.
-        rows, width, lr, scale, strict: as in `DGR`.
+        rows, width, lr, scale, strict, tolerance, every, held: as in `DGR`.
 
     Raises:
         ValueError: there is no such way to replay, or a number is out of range.
@@ -59,8 +59,21 @@ class MeRGAN(DGR):
         lr: float | None = None,
         scale: float | None = None,
         strict: bool = True,
+        tolerance: float | None = None,
+        every: int = 50,
+        held: int = 500,
     ) -> None:
-        super().__init__("gan", rows=rows, width=width, lr=lr, scale=scale, strict=strict)
+        super().__init__(
+            "gan",
+            rows=rows,
+            width=width,
+            lr=lr,
+            scale=scale,
+            strict=strict,
+            tolerance=tolerance,
+            every=every,
+            held=held,
+        )
         if replay not in ("joint", "alignment"):
             raise ValueError(f"replay is {replay!r}; choose 'joint' or 'alignment'")
         self.replay = replay
@@ -77,8 +90,17 @@ class MeRGAN(DGR):
         counts = torch.bincount(y, minlength=len(self.share)).cpu().double()
         before = torch.tensor(self.share + [0.0] * (len(counts) - len(self.share))).double()
         self._coming = torch.lerp(before, counts / counts.sum(), 1 / (self.tasks + 1)).tolist()
+        learned = self.trigger.on
         super().consolidate(learner, data)
-        self.share = self._coming
+        if learned:
+            self.share = self._coming
+
+    def known(self, learner: Learner, rows: Batch) -> Tensor:
+        """Tell which rows are of classes that are made."""
+        del learner
+        made = torch.zeros(1 + max(len(self.share), int(rows.y.max())), dtype=torch.bool)
+        made[: len(self.share)] = torch.tensor(self.share) > 0
+        return made[rows.y.cpu()]
 
     def replayed(self, learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
         """Draw classes, and make rows of them."""

@@ -139,7 +139,7 @@ def test_targets_that_are_no_classes_are_refused():
     learner, feedback = learner_of([]), Feedback()
     batch = batches_of(1)[0]
     feedback.keep(Batch.of(batch.x, torch.rand(6), 0, batch.key), 0, torch.Generator())
-    with pytest.raises(InvalidBatch, match="feedback counts right answers"):
+    with pytest.raises(InvalidBatch, match="held-out rows are counted by right answers"):
         feedback.close(learner, 0)
 
 

@@ -19,11 +19,12 @@ TIMES = 32
 class Diffusion(Generator):
     """Learn to take noise away from rows, and make rows by taking it away from nothing else.
 
-    x_t = cos(t) x + sin(t) noise,  loss = mean of (x - net(x_t, t))**2 / max(sin(t), 0.1)**2
-    Ho, Jain & Abbeel 2020, arXiv:2006.11239, for t drawn from 0 to pi / 2; the network says what
-    the row looks like clean, with the weight that makes this the error of the velocity in Salimans
-    & Ho 2022, arXiv:2202.00512. Sampling goes the deterministic way of Song, Meng & Ermon 2020,
-    arXiv:2010.02502, in few steps.
+    x_t = cos(t) x + sin(t) noise,  loss = mean of (cos(t) noise - sin(t) x - net(x_t, t))**2
+    Ho, Jain & Abbeel 2020, arXiv:2006.11239, for t drawn from 0 to pi / 2; the network gives the
+    velocity dx_t / dt of Salimans & Ho 2022, arXiv:2202.00512, from which the clean row is
+    cos(t) x_t - sin(t) net(x_t, t). So one that has learned nothing makes almost normal noise, of
+    the rows' own spread, not one mean row. Sampling goes the deterministic way of Song, Meng &
+    Ermon 2020, arXiv:2010.02502, in few steps.
 
     It suits rows of up to about a hundred numbers; of images, let it make what an autoencoder
     squeezes them into: `LatentDiffusion`.
@@ -62,6 +63,10 @@ class Diffusion(Generator):
 
     def clean(self, x: Tensor, t: Tensor) -> Tensor:
         """Say what noisy rows look like clean, (rows, width), at angles t, (rows,)."""
+        return t.cos()[:, None] * x - t.sin()[:, None] * self.velocity(x, t)
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """Say how noisy rows change as the angle grows, (rows, width)."""
         frequency = torch.arange(1, TIMES // 2 + 1, device=t.device)
         angles = t[:, None] * frequency
         code = torch.cat((angles.sin(), angles.cos()), 1)  # (rows, TIMES)
@@ -69,18 +74,18 @@ class Diffusion(Generator):
         for layer, time in zip(self.layers, self.times, strict=True):
             new = F.silu(layer(h) + time(code))
             h = h + new if h.shape == new.shape else new
-        made: Tensor = self.output(h)
-        return made
+        velocity: Tensor = self.output(h)
+        return velocity
 
     def loss(self, x: Tensor, y: Tensor, chance: torch.Generator) -> Tensor:
-        """Compute the weighted squared distance to each clean row, averaged over its numbers."""
+        """Compute the squared error of each row's velocity, averaged over its numbers."""
         del y
         clean = self._balanced(self.inward(x))
         t = torch.rand(len(x), generator=chance).to(clean.device) * (torch.pi / 2)
         noise = self.noise(*clean.shape, chance=chance)
         cosine, sine = t.cos()[:, None], t.sin()[:, None]
-        guess = self.clean(cosine * clean + sine * noise, t)
-        return ((guess - clean) ** 2).mean(1) / t.sin().clamp_min(0.1) ** 2
+        guess = self.velocity(cosine * clean + sine * noise, t)
+        return ((cosine * noise - sine * clean - guess) ** 2).mean(1)
 
     def sample(self, rows: int, chance: torch.Generator, y: Tensor | None = None) -> Tensor:
         """Take the noise away in `steps` steps from pi / 2 to 0."""

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from lifelong.nets.generators.generator import Generator, layers_of
 
+EVERY = 4
+"""The critic's slope is looked at in every fourth row."""
+
 CODE = 32
 """How many numbers tell a network which class is meant."""
 
@@ -23,7 +26,9 @@ class GAN(Generator):
     maker:  softplus(D(x) - D(fake)),  fake = G(z)
     Goodfellow et al. 2014, arXiv:1406.2661; each real row is compared with a made one and both
     gradients are held small as in Huang et al. 2025, arXiv:2501.05441, so that neither collapse
-    nor several critic's steps for one of the maker's come in.
+    nor several critic's steps for one of the maker's come in. The slopes, which take more than half
+    of the time, are looked at in every fourth row, which counts for four; Karras et al. 2019,
+    arXiv:1912.04958, look at them in every sixteenth step.
 
     Both losses are one number a row: the critic's sees the fakes as constants, the maker's sees
     the critic's weights as constants, and one backward pass serves both.
@@ -44,7 +49,7 @@ class GAN(Generator):
         torch.Size([3, 5])
     """
 
-    lr: ClassVar[float] = 5e-4
+    lr: ClassVar[float] = 2e-3
     betas: ClassVar[tuple[float, float]] = (0.0, 0.99)
     averaging: ClassVar[float] = 0.99
     turn: Tensor
@@ -74,18 +79,19 @@ class GAN(Generator):
 
     def loss(self, x: Tensor, y: Tensor, chance: torch.Generator) -> Tensor:
         """Compute the critic's and the maker's loss of each row, added."""
-        real = self.inward(x).requires_grad_()
+        real = self.inward(x)
         fake = self.make(self.noise(len(x), self.latents, chance=chance), y)
-        constant = fake.detach().requires_grad_()
-        of_real, of_fake = self.judge(real, y), self.judge(constant, y)
-        slopes = torch.autograd.grad(
-            of_real.sum() + of_fake.sum(), (real, constant), create_graph=True
-        )
-        steep = sum((slope**2).sum(1) for slope in slopes)
+        # Both at once: larger products are faster.
+        both = torch.cat((self._told(real, y), self._told(fake.detach(), y)))
+        of_real, of_fake = self.critic(both).squeeze(1).chunk(2)
         held = {name: p.detach() for name, p in self.critic.named_parameters()}
         fooled = functional_call(self.critic, held, (self._told(fake, y),)).squeeze(1)
-        critic = F.softplus(of_fake - of_real) + 0.5 * self.penalty * steep
-        return critic + F.softplus(of_real.detach() - fooled)
+        loss = F.softplus(of_fake - of_real) + F.softplus(of_real.detach() - fooled)
+        some = slice(None, None, EVERY)
+        steep = self._steep(real[some], y[some]) + self._steep(fake.detach()[some], y[some])
+        share = torch.zeros_like(loss)
+        share[some] = 0.5 * self.penalty * len(loss) / len(steep) * steep
+        return loss + share
 
     def make(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Make what the network models from z, (rows, width)."""
@@ -100,6 +106,12 @@ class GAN(Generator):
     def sample(self, rows: int, chance: torch.Generator, y: Tensor | None = None) -> Tensor:
         """Make rows from numbers drawn from N(0, 1)."""
         return self.outward(self.make(self.noise(rows, self.latents, chance=chance), y))
+
+    def _steep(self, u: Tensor, y: Tensor) -> Tensor:
+        """Compute the squared slope of the critic at each row, (rows,)."""
+        at = u.requires_grad_()
+        (slope,) = torch.autograd.grad(self.judge(at, y).sum(), at, create_graph=True)
+        return (slope**2).sum(1)
 
     def _told(self, numbers: Tensor, y: Tensor | None) -> Tensor:
         if not self.conditional:

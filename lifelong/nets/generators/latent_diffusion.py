@@ -36,6 +36,7 @@ class LatentDiffusion(Generator):
         torch.Size([2, 1, 4, 4])
     """
 
+    lr: ClassVar[float] = 2e-3
     averaging: ClassVar[float] = 0.99
 
     def __init__(

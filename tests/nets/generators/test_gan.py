@@ -23,11 +23,11 @@ def test_one_backward_pass_gives_each_its_own_gradient(conditional):
     real, fake = x.clone().requires_grad_(), gan.make(z, y).detach().requires_grad_()
     of_real, of_fake = gan.judge(real, y), gan.judge(fake, y)
     steep = torch.zeros(())
-    for row in range(5):  # one row at a time
+    for row in (0, 4):  # every fourth row counts, for all five
         for judged, at in ((of_real, real), (of_fake, fake)):
             (slope,) = torch.autograd.grad(judged[row], at, create_graph=True)
             steep = steep + (slope**2).sum()
-    critic = F.softplus(of_fake - of_real).mean() + 0.3 / 2 * steep / 5
+    critic = F.softplus(of_fake - of_real).mean() + 0.3 / 2 * steep / 2
     names, parameters = zip(*gan.critic.named_parameters(), strict=True)
     own = torch.autograd.grad(critic, parameters, allow_unused=True)
     for name, p, expected in zip(names, parameters, own, strict=True):

@@ -1,0 +1,75 @@
+"""Rows held out of learning, to tell by them what is forgotten."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lifelong.core.batch import Batch, batch_of_columns
+from lifelong.core.errors import InvalidBatch
+from lifelong.core.learner import Learner
+from lifelong.core.random import scattered
+
+_SALT = 1  # not to be the choice of strategies that set rows aside for another purpose
+
+
+def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
+    """Split a batch of new rows into those to learn from and those held out, by their keys.
+
+    Rows without a key (-1) are never held out, nor all rows of a batch.
+
+    Raises:
+        InvalidBatch: rows have been appended already, whose places would change.
+
+    Example:
+        >>> import torch
+        >>> batch = Batch.of(torch.zeros(100, 1), torch.zeros(100), key=torch.arange(100))
+        >>> rest, held = withhold(batch, 0.1)
+        >>> len(rest) + len(held)
+        100
+    """
+    if len(batch) > batch.new:
+        raise InvalidBatch(
+            f"{len(batch) - batch.new} rows have been appended before some could be held out; "
+            "put what holds rows out (Adaptive with feedback, DGR with a tolerance) first in the "
+            "list of strategies"
+        )
+    out = (scattered(batch.key, _SALT) < share) & (batch.key != -1)
+    if not 0 < int(out.sum()) < len(batch):
+        return batch, None
+    return batch.rows(~out), batch.rows(out)
+
+
+def columns_of(rows: Batch) -> dict[str, Tensor]:
+    """Give the columns of rows that a memory keeps to measure by."""
+    return {name: column for name, column in rows.columns() if name != "weight"}
+
+
+def right(learner: Learner, held: dict[str, Tensor]) -> Tensor:
+    """Tell for each held-out row whether the model is right about it now, (rows,).
+
+    Raises:
+        InvalidBatch: the targets are no classes.
+    """
+    rows = batch_of_columns(held)
+    output = learner.predict(rows.x, rows.task)
+    if output.ndim != 2 or rows.y.is_floating_point() or rows.y.ndim != 1:
+        raise InvalidBatch(
+            f"outputs {tuple(output.shape)} for targets {rows.y.dtype} {tuple(rows.y.shape)}; "
+            "held-out rows are counted by right answers, so they want one class each"
+        )
+    return output.argmax(1).cpu() == rows.y
+
+
+def forgotten(held: dict[str, Tensor], found: Tensor, period: int) -> float:
+    """Compute the mean of (right then) - (right now) over the rows of earlier periods.
+
+    Example:
+        >>> import torch
+        >>> held = {"period": torch.tensor([0, 0, 1]), "right": torch.tensor([True, True, False])}
+        >>> forgotten(held, torch.tensor([True, False, True]), period=1)
+        0.5
+    """
+    old = held["period"] < period
+    if not bool(old.any()):
+        return 0.0
+    return float(held["right"][old].float().mean() - found[old].float().mean())
