@@ -108,7 +108,7 @@ def test_a_gradient_that_is_never_finite_is_told_in_half_precision_too():
 
 
 def test_consolidating_happens_whole_or_not_at_all():
-    learner = learner_of([EWC(batches=1), MAS()])
+    learner = learner_of([L2(), MAS()])  # the first does not look at the rows, the second fails
     learner.begin_task(0)
     learner.observe(rows())
     bad = Batch.of(torch.full((2, 4), torch.nan), torch.tensor([0, 1]))
