@@ -25,6 +25,10 @@ PARTS = 4
 """Of what is kept, of each of which a checkpoint stays: so much more than is asked for may stay."""
 PAGES = 64
 """Pages that are given back in one transaction."""
+RESTS = 4.0
+"""How many times as long as it works it rests, while little waits to be removed."""
+BEHIND = 5_000
+"""Events that wait to be removed, by each of which rests are shorter by as much again."""
 IDLE = 2.0
 """Seconds between looks at whether there is something to do."""
 
@@ -153,8 +157,15 @@ class Retention:
         """Do one small piece of work; return the seconds to wait before the next."""
         start = time.perf_counter()
         if self._work():
-            return 4 * (time.perf_counter() - start)  # a fifth of the time, at most
+            # A fifth of the time, at first; the more waits the more, or events that come faster
+            # than that removes them would fill the disk.
+            return RESTS / (1 + self.waiting / BEHIND) * (time.perf_counter() - start)
         return IDLE
+
+    @property
+    def waiting(self) -> int:
+        """How many events, at most, are to be removed and still there."""
+        return 0 if self._after is None else max(0, self._log.trimmed - self._after)
 
     def _work(self) -> bool:
         if self._after is None and self._begin():

@@ -273,3 +273,15 @@ def test_the_log_of_a_folder_stays_as_small_however_long_it_runs(bench):
     assert max(sizes) < 350
     gone = bench.log._store.writer.execute("SELECT count(*) FROM gone").get
     assert gone <= 400
+
+
+def test_the_more_waits_to_be_removed_the_less_it_rests(tmp_path, monkeypatch):
+    rests = []
+    for trimmed_to in (0, 5_000, 95_000):
+        log = SimpleNamespace(trimmed=trimmed_to, sweep=lambda after, limit: (after, 0))
+        retention = Retention(log, tmp_path, None, "100 events")
+        ticks = iter((1.0, 2.0))  # a step of one second
+        monkeypatch.setattr("time.perf_counter", lambda ticks=ticks: next(ticks))
+        rests.append(retention.step())
+        monkeypatch.undo()
+    assert rests == [4.0, 2.0, 0.2]
