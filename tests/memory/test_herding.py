@@ -30,8 +30,12 @@ def k_center_by_hand(features: torch.Tensor, count: int) -> list[int]:
     return chosen
 
 
+ROWS = st.integers(1, 40).filter(lambda rows: rows != 2)
+"""Two rows are equally far from their mean: either may come first."""
+
+
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 99), st.integers(1, 40), st.integers(1, 6), st.floats(0.05, 1.0))
+@given(st.integers(0, 99), ROWS, st.integers(1, 6), st.floats(0.05, 1.0))
 def test_both_choose_what_their_equations_say(seed, rows, width, share):
     features, count = features_of(seed, rows, width), max(1, int(share * rows))
     assert herding(features, count).tolist() == herding_by_hand(features, count)
