@@ -246,12 +246,12 @@ def compare_all(options: argparse.Namespace, pythons: Mapping[str, Path], data: 
         before = json.loads(file.read_text("utf-8"))
         runs |= {_which(run): run for run in before["runs"]}
         versions |= before["versions"]
-    result = told_all(runs, versions)
     for done in measure_all(options, pythons, data):
         versions[done["worker"]] = done.pop("versions")
         runs[_which(done)] = done
-        result = told_all(runs, versions)
-        write_atomic(options.out, (json.dumps(result, indent=1) + "\n").encode())
+        _write(options.out, told_all(runs, versions))
+    result = told_all(runs, versions)
+    _write(options.out, result)
     print(peer_table.markdown(result["figures"]))
     if options.into:
         peer_table.put_into(options.into, peer_table.section(result))
@@ -292,7 +292,11 @@ def compare_few(options: argparse.Namespace, pythons: Mapping[str, Path], data: 
         "figures": figures,
         "runs": runs,
     }
-    write_atomic(options.out, (json.dumps(result, indent=1) + "\n").encode())
+    _write(options.out, result)
+
+
+def _write(out: Path, result: Mapping[str, Any]) -> None:
+    write_atomic(out, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def main() -> int:
