@@ -1,5 +1,6 @@
 """Networks for streams: what comes before them, backbones, and heads that grow."""
 
+from lifelong.core.text import byte_texts, text_bytes
 from lifelong.nets.adapter_sets import (
     adapter_state,
     load_adapter,
@@ -31,7 +32,7 @@ from lifelong.nets.supermasks import Supermasks
 from lifelong.nets.task_heads import TaskHeads
 from lifelong.nets.transformer import Transformer
 from lifelong.nets.weights import load_weights
-from lifelong.nets.wordpiece import WordPiece, byte_texts, text_bytes
+from lifelong.nets.wordpiece import WordPiece
 
 __all__ = [
     "MASKED",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -58,7 +59,7 @@ class Pair(nn.Module):
         return self.up(self.between(self.down(x)))  # type: ignore[no-any-return]
 
 
-class Adapter(nn.Module):
+class Adapter(nn.Module, ABC):
     """A layer that stays as it is, with sets of parameters beside it that learn.
 
     Args:
@@ -76,13 +77,13 @@ class Adapter(nn.Module):
         self.route = route
         self.pairs = nn.ModuleDict()
 
+    @abstractmethod
     def new_pair(self) -> Pair:
         """Make a set."""
-        raise NotImplementedError
 
+    @abstractmethod
     def seen(self, x: Tensor, y: Tensor) -> Tensor:
         """Choose what sets look at: what goes into the base, or what comes out of it."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Make the one set of "shared"."""

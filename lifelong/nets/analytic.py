@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
@@ -14,7 +15,7 @@ from lifelong.core.task import Growing, TaskSpec
 from lifelong.nets.heads import MASKED
 
 
-class AnalyticHead(nn.Module):
+class AnalyticHead(nn.Module, ABC):
     """Classify by what sums over all rows say; the base of heads that need no gradient.
 
     counts n_c, sums s_c = sum of h over rows of class c, moments Q = sum of h h^T over all rows
@@ -188,9 +189,9 @@ class AnalyticHead(nn.Module):
         nothing = (0 * x.flatten(1).float()).sum(1, keepdim=True)
         return nothing.expand(-1, self.classes)
 
+    @abstractmethod
     def _solution(self, n: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Compute (classes, width) and (classes,) from counts and sums of the known classes."""
-        raise NotImplementedError
 
     def _settings(self) -> tuple[float, ...]:
         """Numbers that the solution depends on."""

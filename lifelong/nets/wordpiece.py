@@ -6,9 +6,10 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lifelong.core.text import byte_texts
 
 _LONGEST_WORD = 100
 """Longer words are unknown, as in BERT."""
@@ -35,6 +36,7 @@ class WordPiece(nn.Module):
         ValueError: a special piece is missing, or a length of less than 3.
 
     Example:
+        >>> from lifelong.core.text import text_bytes
         >>> pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "!"]
         >>> WordPiece(pieces)(text_bytes(["Playing!", "play"])).tolist()
         [[2, 4, 5, 6, 3], [2, 4, 3, 0, 0]]
@@ -93,39 +95,6 @@ class WordPiece(nn.Module):
             found.append(number)
             start = end
         return found
-
-
-def text_bytes(texts: Sequence[str]) -> Tensor:
-    """Turn texts into rows of UTF-8, (texts, bytes) uint8, filled up with zeros.
-
-    Example:
-        >>> text_bytes(["ab", "c"]).tolist()
-        [[97, 98], [99, 0]]
-    """
-    encoded = [text.encode() for text in texts]
-    width = max(map(len, encoded), default=0)
-    joined = b"".join(row.ljust(width, b"\0") for row in encoded)
-    rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(encoded), width)
-    return torch.from_numpy(rows.copy())
-
-
-def byte_texts(rows: Tensor) -> list[str]:
-    """Turn rows of `text_bytes` back into texts.
-
-    Raises:
-        ValueError: they are no bytes, (rows, bytes).
-
-    Example:
-        >>> byte_texts(text_bytes(["ab", "c"]))
-        ['ab', 'c']
-    """
-    if rows.dtype != torch.uint8 or rows.ndim != 2:
-        raise ValueError(
-            f"texts are {rows.dtype} of shape {tuple(rows.shape)}; give them as bytes: "
-            "text_bytes(texts)"
-        )
-    held = rows.cpu().numpy()
-    return [row.tobytes().rstrip(b"\0").decode("utf-8", "replace") for row in held]
 
 
 def _words(text: str) -> list[str]:

@@ -131,7 +131,8 @@ class Adaptive(Strategy):
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Let the inner strategy look at the step; keep what was held out, and measure."""
-        self._set(learner).after_step(learner, batch, output)
+        if self.inner.acts("after_step"):
+            self._set(learner).after_step(learner, batch, output)
         if self.feedback is not None:
             held, self._held = self._held, None
             if held is not None:
@@ -142,7 +143,8 @@ class Adaptive(Strategy):
         """Measure how the period ended, and let the inner strategy consolidate."""
         if self.feedback is not None:
             self.feedback.close(learner, self.done)
-        self._set(learner).consolidate(learner, data)
+        if self.inner.acts("consolidate"):
+            self._set(learner).consolidate(learner, data)
         self.done += 1
         self.since = learner.steps
 

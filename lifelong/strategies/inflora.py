@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import ClassVar
 
 import torch
@@ -17,6 +16,7 @@ from lifelong.core.undisturbed import undisturbed
 from lifelong.nets.adapters import Pair, adapters
 from lifelong.nets.lora import LoRA
 from lifelong.strategies.gpm import extended_basis
+from lifelong.strategies.sample import checked_rows, sampled
 
 
 class InfLoRA(Strategy):
@@ -33,14 +33,14 @@ class InfLoRA(Strategy):
 
     Args:
         threshold: what share of the inputs' square norm is held, above 0 to 1.
-        batches: look at this many batches of a task; None for all.
+        rows: look at so many rows of a task, drawn at random; None for all.
 
     Attributes:
         basis: by a layer's name, M: (inputs, directions).
 
     Raises:
-        ValueError: a threshold out of range, or fewer than one batch; while learning, a model
-            without summed LoRA.
+        ValueError: a threshold out of range, or no rows; while learning, a model without summed
+            LoRA.
 
     Example:
         >>> InfLoRA(threshold=0.95).basis
@@ -49,13 +49,11 @@ class InfLoRA(Strategy):
 
     state: ClassVar[tuple[str, ...]] = ("basis",)
 
-    def __init__(self, threshold: float = 0.97, *, batches: int | None = None) -> None:
+    def __init__(self, threshold: float = 0.97, *, rows: int | None = None) -> None:
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold is {threshold}; it must lie above 0, and be 1 at most")
-        if batches is not None and batches < 1:
-            raise ValueError(f"batches is {batches}; it must be 1 or more, or None for all")
         self.threshold = threshold
-        self.batches = batches
+        self.rows = checked_rows(rows)
         self.basis: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -84,7 +82,7 @@ class InfLoRA(Strategy):
         ]
         try:
             with undisturbed(learner.model), torch.no_grad():
-                for batch in islice(data, self.batches):
+                for batch in sampled(data, self.rows, self.generator):
                     learner.output(batch)
         finally:
             for hook in hooks:

@@ -103,15 +103,13 @@ class Replay(Strategy):
         return self.extended(learner, batch)[0]
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
-        """Offer the new rows to the memory, where it is filled with each step."""
-        if self.fill == "step":
-            self.store(learner, batch, output)
+        """Offer the new rows to the memory."""
+        self.store(learner, batch, output)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
-        """Offer the rows of the task to the memory, where it is filled at the end of each."""
-        if self.fill == "task":
-            for batch in data:
-                self.store(learner, batch, None)
+        """Offer the rows of the task to the memory."""
+        for batch in data:
+            self.store(learner, batch, None)
 
     def store(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer the new rows of a batch to the memory.
@@ -129,7 +127,7 @@ class Replay(Strategy):
         if moment == "after_step" and self.fill == "task":
             return False
         if moment == "consolidate" and type(self).consolidate is Replay.consolidate:
-            return self.fill == "task"  # else a learner would copy the memory for nothing
+            return self.fill == "task"
         return super().acts(moment)
 
     def forget(self, keys: Tensor) -> None:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lifelong.core.errors import DatasetError
+from lifelong.core.text import text_bytes
 from lifelong.streams.labelled import Labelled
 from lifelong.streams.sources import Source, data_folders, fetch, find
 
@@ -36,7 +36,7 @@ def clinc150(data_dir: str | Path | None = None, cache: Path | None = None) -> L
     """
     parts, names = clinc150_parts(data_dir, cache)
     (train, train_y), (test, test_y) = parts["train"], parts["test"]
-    return Labelled("clinc150", as_bytes(train), train_y, as_bytes(test), test_y, names)
+    return Labelled("clinc150", text_bytes(train), train_y, text_bytes(test), test_y, names)
 
 
 def clinc150_parts(
@@ -59,20 +59,6 @@ def clinc150_parts(
             f"the files of CLINC150 in {folder} cannot be read ({type(error).__name__}: {error}); "
             "fetch them again"
         ) from error
-
-
-def as_bytes(texts: list[str]) -> Tensor:
-    """Turn texts into rows of UTF-8, (texts, bytes) uint8, filled up with zeros.
-
-    Example:
-        >>> as_bytes(["ab", "c"]).tolist()
-        [[97, 98], [99, 0]]
-    """
-    encoded = [text.encode() for text in texts]
-    width = max(map(len, encoded), default=0)
-    joined = b"".join(row.ljust(width, b"\0") for row in encoded)
-    rows = np.frombuffer(joined, dtype=np.uint8).reshape(len(encoded), width)
-    return torch.from_numpy(rows.copy())
 
 
 def _rows(pairs: Any, number: dict[str, int]) -> tuple[list[str], Tensor]:

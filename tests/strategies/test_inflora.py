@@ -2,12 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lora_checks import NAMES, check_with_replay
 from strategy_models import batches_of, growing, learner_of
 from torch.optim import Adam
 
-from lifelong import InfLoRA, Replay, TaskSpec
-from lifelong.checks import CHECKS, forgetting, keeping, learning
-from lifelong.checks.settings import Setting, lora_model
+from lifelong import InfLoRA, TaskSpec
 from lifelong.core.features import tapped
 from lifelong.nets import MLP, Classifier, GrowingHead, LoRA, add_lora
 
@@ -65,11 +64,20 @@ def test_the_basis_spans_the_inputs_and_the_newest_set_sees_none_of_them():
     assert float(down.norm()) > 0.1
 
 
+def test_rows_that_are_looked_at_are_drawn_from_the_whole_task():
+    learner = learner_of(InfLoRA(1.0, rows=24), wide)
+    sorted_by_plane = [*flat(4, 0), *flat(4, 1)]
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    learner.end_task(sorted_by_plane)
+    (basis,) = learner.strategies[0].basis.values()
+    assert basis.shape[1] == 4  # both planes, which the first batches alone would not show
+
+
 def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="threshold is 0"):
         InfLoRA(0)
-    with pytest.raises(ValueError, match="batches is 0"):
-        InfLoRA(batches=0)
+    with pytest.raises(ValueError, match="rows is 0"):
+        InfLoRA(rows=0)
     for model in (growing, lambda: add_lora(growing(), rank=2)):
         learner = learner_of(InfLoRA(), model)
         learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
@@ -78,14 +86,6 @@ def test_wrong_use_is_refused():
         assert learner.steps == 0
 
 
-GROWING = Setting("growing head", lora_model, adam=True)
-SETTINGS = (GROWING, replace(GROWING, precision="bf16"), replace(GROWING, accumulate=2))
-
-
-@pytest.mark.parametrize("check", [check for check in CHECKS if check != "beats_naive"])
+@pytest.mark.parametrize("check", NAMES)
 def test_it_keeps_every_promise_with_replay(check, monkeypatch):
-    for module in (keeping, learning, forgetting):
-        for name, setting in (("ALONE", GROWING), ("GROWING", GROWING), ("SETTINGS", SETTINGS)):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, setting)
-    CHECKS[check](lambda: [InfLoRA(0.9), Replay(100)])
+    check_with_replay(monkeypatch, check, lambda: InfLoRA(0.9))

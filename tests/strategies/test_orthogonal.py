@@ -1,12 +1,9 @@
-from dataclasses import replace
-
 import pytest
 import torch
+from lora_checks import NAMES, check_with_replay
 from strategy_models import batches_of, growing, learner_of
 
-from lifelong import Orthogonal, Replay, TaskSpec
-from lifelong.checks import CHECKS, forgetting, keeping, learning
-from lifelong.checks.settings import Setting, lora_model
+from lifelong import Orthogonal, TaskSpec
 from lifelong.nets import LoRA, add_lora
 
 
@@ -61,14 +58,6 @@ def learn_one(learner):
     learner.observe(batches_of(1)[0])
 
 
-GROWING = Setting("growing head", lora_model, adam=True)
-SETTINGS = (GROWING, replace(GROWING, precision="bf16"), replace(GROWING, accumulate=2))
-
-
-@pytest.mark.parametrize("check", [check for check in CHECKS if check != "beats_naive"])
+@pytest.mark.parametrize("check", NAMES)
 def test_it_keeps_every_promise_with_replay(check, monkeypatch):
-    for module in (keeping, learning, forgetting):
-        for name, setting in (("ALONE", GROWING), ("GROWING", GROWING), ("SETTINGS", SETTINGS)):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, setting)
-    CHECKS[check](lambda: [Orthogonal(0.1), Replay(100)])
+    check_with_replay(monkeypatch, check, lambda: Orthogonal(0.1))

@@ -48,9 +48,12 @@ def test_the_loss_is_the_error_of_the_velocity_which_is_that_of_the_clean_row_we
     x = torch.randn(500, 3, generator=chance())
     c = chance(5)
     t = torch.rand(500, generator=c) * (torch.pi / 2)
-    noisy = t.cos()[:, None] * x + t.sin()[:, None] * torch.randn(500, 3, generator=c)
+    noise = torch.randn(500, 3, generator=c)
+    noisy = t.cos()[:, None] * x + t.sin()[:, None] * noise
     expected = ((net.clean(noisy, t) - x) ** 2).mean(1) / t.sin() ** 2
     found = net.loss(x, torch.zeros(500), chance(5))
+    velocity = t.cos()[:, None] * noise - t.sin()[:, None] * x
+    torch.testing.assert_close(found, ((velocity - net.velocity(noisy, t)) ** 2).mean(1))
     far = t > 0.05  # from where on the division is harmless
     torch.testing.assert_close(found[far], expected[far], rtol=1e-3, atol=1e-4)
 
