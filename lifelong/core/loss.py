@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,9 +54,12 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
     return rows if rows.ndim == 1 else rows.flatten(1).mean(1)
 
 
-def _entropy(output: Tensor, batch: Batch, reduction: str) -> Tensor:
-    """Let torch find labels outside while it looks at each; no label is left out unseen."""
-    y = batch.y
+def _entropy(output: Tensor, batch: Batch, reduction: str, rows: int | None = None) -> Tensor:
+    """Let torch find labels outside while it looks at each; no label is left out unseen.
+
+    Of the first rows only, if so many are given: `output` is theirs.
+    """
+    y = batch.y[:rows]
     if y.dtype != torch.int64:
         check_labels(output, y)
     try:
@@ -73,10 +77,20 @@ def mean_loss(loss: RowLoss, output: Any, batch: Batch) -> Tensor:
         >>> mean_loss(cross_entropy, torch.zeros(2, 4), batch)
         tensor(1.3863)
     """
-    y = batch.y
-    if loss is cross_entropy and batch.weight is None and output.ndim == 2 and not y.is_cuda:
+    if loss is not cross_entropy or batch.y.is_cuda or output.ndim != 2:
+        return reduce(loss(output, batch), batch)
+    if batch.weight is None:
         return _entropy(output, batch, "mean")
+    if rows := _alike(batch.weight):
+        return _entropy(output[:rows], batch, "mean", rows)
     return reduce(loss(output, batch), batch)
+
+
+def _alike(weight: Tensor) -> int:
+    """Count the first rows, if those weigh the same and all behind them nothing; else 0."""
+    values = weight.numpy()
+    count = int(np.count_nonzero(values))
+    return count if count and bool((values[:count] == values[0]).all()) else 0
 
 
 def check_labels(output: Tensor, y: Tensor) -> None:

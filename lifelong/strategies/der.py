@@ -94,7 +94,7 @@ class DER(Replay):
         del learner
         logits = output[: batch.new].float()
         # An answer that a task masks is none: a later task of that id may show it.
-        return logits.masked_fill(logits <= MASKED, float("nan"))
+        return F.threshold(logits, MASKED, float("nan"))
 
 
 class DERpp(DER):

@@ -192,6 +192,29 @@ def test_weights_make_a_weighted_mean():
     assert reduce(torch.tensor([1.0, 5.0]), nothing).item() == 1.0
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [[1, 1, 1, 0, 0], [0.5, 0.5, 0, 0, 0], [1, 2, 0, 0, 0], [0, 1, 1, 0, 1], [2, 2, 2, 2, 2]],
+)
+def test_the_mean_by_weights_is_the_same_however_few_operations_it_takes(weight, chance):
+    output = torch.randn(5, 4, generator=chance, requires_grad=True)
+    weights = torch.tensor(weight, dtype=torch.float32)
+    labelled = replace(batch(torch.randint(4, (5,), generator=chance)), weight=weights)
+    quick = mean_loss(cross_entropy, output, labelled)
+    whole = reduce(cross_entropy(output, labelled), labelled)
+    torch.testing.assert_close(quick, whole)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(loss, output)[0] for loss in (quick, whole)), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_labels_outside_are_found_among_the_rows_that_count():
+    weights = torch.tensor([1.0, 1.0, 0.0])
+    labelled = replace(batch(torch.tensor([0, 4, 1])), weight=weights)
+    with pytest.raises(LabelOutsideHead, match="labels span 0 to 4"):
+        mean_loss(cross_entropy, torch.zeros(3, 4), labelled)
+
+
 def test_a_scalar_is_taken_as_it_is_unless_rows_are_weighted():
     made = batch(torch.tensor([0, 0]))
     assert reduce(torch.tensor(3.0), made).item() == 3.0
