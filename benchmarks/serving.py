@@ -55,6 +55,7 @@ def serve(kind: str, port: int, log: str, threaded: bool) -> None:
     import uvicorn
 
     from lifelong.serve.app import settle
+    from lifelong.serve.wire import OnePiece
 
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
@@ -64,7 +65,7 @@ def serve(kind: str, port: int, log: str, threaded: bool) -> None:
             app,
             port=port,
             loop="uvloop",
-            http="httptools",
+            http="httptools" if kind == "empty" else OnePiece,
             log_level="warning",
             access_log=False,
         )

@@ -42,6 +42,7 @@ from lifelong.serve.status import Status
 from lifelong.serve.unlearning import Unlearning
 from lifelong.serve.versions import write_json
 from lifelong.serve.weights import model_of
+from lifelong.serve.wire import OnePiece
 
 _log = logging.getLogger("lifelong.serve")
 
@@ -332,6 +333,8 @@ def run(path: Path) -> None:
             port=config.serve.port,
             log_config=None,  # its loggers pass on to ours
             access_log=False,
+            http=OnePiece,
+            proxy_headers=False,  # a client is who it is, whatever it says of others
             ws="none",
             timeout_graceful_shutdown=5,
         )

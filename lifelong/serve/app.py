@@ -27,7 +27,7 @@ from lifelong.serve.auth import Refused
 from lifelong.serve.document import describe
 from lifelong.serve.door import Direct, door_headers, read_body, send_json
 from lifelong.serve.pages import add_console
-from lifelong.serve.paging import MOST
+from lifelong.serve.paging import BIGGEST, MOST
 from lifelong.serve.parts import Parts
 from lifelong.serve.routes import Routes
 from lifelong.serve.schema import Malformed
@@ -54,11 +54,27 @@ _BODY_ERRORS = {
 _PAGED = [
     {"name": name, "in": "query", "description": text, "schema": {"type": "integer", **bounds}}
     for name, text, bounds in (
-        ("after", "What follows this number, the oldest first", {"minimum": 0, "default": 0}),
+        (
+            "after",
+            "What follows this number, the oldest first",
+            {"minimum": 0, "maximum": BIGGEST, "default": 0},
+        ),
         ("limit", "How many at most", {"minimum": 1, "maximum": MOST, "default": 100}),
-        ("before", "What is below this number, the newest first", {"minimum": 1}),
+        (
+            "before",
+            "What is below this number, the newest first",
+            {"minimum": 1, "maximum": BIGGEST},
+        ),
     )
 ]
+
+_NAMED = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "Of what was asked for",
+    "schema": {"type": "string", "minLength": 1},
+}
 
 
 def create_app(
@@ -84,7 +100,7 @@ def create_app(
     meters = _Meters(parts.metrics)
     routes = Routes(parts, meters.batch_rows.observe, lambda kind: meters.events.labels(kind).inc())
     meters.watch(routes)
-    app = FastAPI(title="lifelong", version=__version__, lifespan=_closing(routes, lifespan))
+    app = Direct(title="lifelong", version=__version__, lifespan=_closing(routes, lifespan))
     app.router.route_class = _Direct
     doors: dict[tuple[str, str], ASGIApp] = {}
     for route in ROUTES:
@@ -92,7 +108,7 @@ def create_app(
         if "{" not in route.path:  # else the framework finds what is in its place
             doors[_method(route), route.path] = door
         _add(app, route, door)
-    app.add_middleware(Direct, doors=doors)
+    app.doors = doors
     _add_probes(app, parts, routes)
     add_console(app)
     app.add_exception_handler(HTTPException, _unrouted)
@@ -275,6 +291,8 @@ def _add(app: FastAPI, route: Route, door: ASGIApp) -> None:
     errors = _ERRORS if route.body is None else {**_ERRORS, **_BODY_ERRORS}
     if route.paged:
         errors = {**errors, 422: _BODY_ERRORS[422]}
+    if "{" in route.path:
+        errors = {**errors, 404: "No such thing"}
     answers: dict[int | str, dict[str, Any]] = {
         status: {"description": text, "content": {"application/json": {"example": error}}}
         for status, text in errors.items()
@@ -286,6 +304,8 @@ def _add(app: FastAPI, route: Route, door: ASGIApp) -> None:
     extra: dict[str, Any] = {"security": [{"key": []}, {"bearer": []}]}
     if route.paged:
         extra["parameters"] = _PAGED
+    if "{" in route.path:
+        extra["parameters"] = [_NAMED]
     if route.body is not None:
         [schema], _ = _schemas(route.body)
         examples = {f"example {n}": {"value": sent} for n, sent in enumerate(route.sent, 1)}

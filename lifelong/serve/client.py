@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from urllib.parse import quote, urlsplit
-from uuid import uuid4
 
 import httpx
 import msgspec
 
 from lifelong.core.errors import LifelongError
+from lifelong.serve.ids import new_id
 
 Features: TypeAlias = Sequence[Any]
 """One row: numbers, flat or in nested lists; arrays have `tolist`."""
@@ -130,7 +130,7 @@ class Client:
         Raises:
             ServiceError: the service refused, or was not reached in any attempt.
         """
-        body = {"x": _plain(x), "id": id or uuid4().hex, "subject": subject, "task": task}
+        body = {"x": _plain(x), "id": id or new_id(), "subject": subject, "task": task}
         body |= {"slice": slice} if slice else {}
         return Prediction(**self._post("/predict", body))
 
@@ -148,7 +148,7 @@ class Client:
         Raises:
             ServiceError: as `predict`.
         """
-        body = {"rows": _plain(rows), "id": id or uuid4().hex, "subject": subject, "task": task}
+        body = {"rows": _plain(rows), "id": id or new_id(), "subject": subject, "task": task}
         body |= {"slice": slice} if slice else {}
         return [Prediction(**one) for one in self._post("/predict", body)["predictions"]]
 
@@ -176,7 +176,7 @@ class Client:
         Raises:
             ServiceError: as `predict`.
         """
-        body = {"x": _plain(x), "y": _plain(y), "id": id or uuid4().hex}
+        body = {"x": _plain(x), "y": _plain(y), "id": id or new_id()}
         body |= {"slice": slice} if slice else {}
         return int(
             self._post("/examples", {**body, "task": task, "subject": subject})["offsets"][0]
@@ -204,7 +204,7 @@ class Client:
         Raises:
             ServiceError: as `predict`, or there is no such version.
         """
-        body = {"version": version, "reason": reason, "id": id or uuid4().hex}
+        body = {"version": version, "reason": reason, "id": id or new_id()}
         return self._post("/promote", body)
 
     def rollback(
@@ -222,7 +222,7 @@ class Client:
         Raises:
             ServiceError: as `predict`, or there is no such version.
         """
-        body = {"to": to, "reason": reason, "discard": discard, "id": id or uuid4().hex}
+        body = {"to": to, "reason": reason, "discard": discard, "id": id or new_id()}
         return self._post("/rollback", body)
 
     def erase(self, subject: str, *, id: str | None = None) -> dict[str, Any]:
@@ -231,7 +231,7 @@ class Client:
         Raises:
             ServiceError: as `predict`.
         """
-        return self._post("/erase", {"subject": subject, "id": id or uuid4().hex})
+        return self._post("/erase", {"subject": subject, "id": id or new_id()})
 
     def erasure(self, id: str) -> dict[str, Any]:
         """Ask for the receipt of an erasure: its state, times, counts, offsets and hashes.
@@ -260,7 +260,7 @@ class Client:
         Raises:
             ServiceError: as `predict`, or there is no such version, or it is the champion.
         """
-        body = {"version": version, "share": share, "reason": reason, "id": id or uuid4().hex}
+        body = {"version": version, "share": share, "reason": reason, "id": id or new_id()}
         return self._post("/challenge", body)
 
     def withdraw(self, version: int, reason: str, *, id: str | None = None) -> dict[str, Any]:
@@ -269,9 +269,7 @@ class Client:
         Raises:
             ServiceError: as `predict`, or there is no such version, or it is the champion.
         """
-        return self._post(
-            "/withdraw", {"version": version, "reason": reason, "id": id or uuid4().hex}
-        )
+        return self._post("/withdraw", {"version": version, "reason": reason, "id": id or new_id()})
 
     def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send JSON to any route; where it is sent again, only its id makes that harmless.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lifelong.serve.auth import Refused
 from lifelong.serve.events import Event
+from lifelong.serve.ids import new_id
 from lifelong.serve.intent import event_of
 from lifelong.serve.messages import Judged
 from lifelong.serve.parts import Parts, Reply
@@ -85,8 +85,3 @@ class Decisions:
             if lasting:
                 await self.parts.intended(asked, done)
         return offset
-
-
-def new_id() -> str:
-    """Draw an id for what was sent without one."""
-    return os.urandom(16).hex()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifelong.serve.auth import Refused
@@ -12,25 +13,22 @@ from lifelong.serve.auth import Refused
 _JSON = (b"content-type", b"application/json")
 
 
-class Direct:
-    """Lead requests for known routes straight to what answers them, and the others on.
+class Direct(FastAPI):
+    """A service that leads requests for known routes straight to what answers them.
 
-    The framework's own way there, which stays for what it documents, takes as long as the rest.
-
-    Args:
-        app: gets the others.
-        doors: what answers, by method and path.
+    The framework's own way there, which stays for the others and for what it documents, takes as
+    long as the rest.
     """
 
-    def __init__(self, app: ASGIApp, doors: Mapping[tuple[str, str], ASGIApp]) -> None:
-        self.app, self.doors = app, doors
+    doors: Mapping[tuple[str, str], ASGIApp] = {}
+    """What answers, by method and path."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         door = None
         if scope["type"] == "http" and not scope.get("root_path"):
             door = self.doors.get((scope["method"], scope["path"]))
-        await (self.app if door is None else door)(scope, receive, send)
+        await (super().__call__ if door is None else door)(scope, receive, send)
 
 
 def door_headers(scope: Scope) -> dict[str, str]:

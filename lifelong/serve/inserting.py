@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import contextlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 
 from lifelong.serve.records import COLUMNS, Conflict, digest_of
-from lifelong.serve.store import LAST, Store
-from lifelong.serve.trimming import count
+from lifelong.serve.store import Store
 from lifelong.serve.trimming import key as key_of_gone
 
 _ROWS = 64
@@ -19,32 +18,51 @@ _INSERT = f"INSERT INTO events({COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?)"
 
 
 def insert(
+    store: Store, rows: Sequence[tuple[Any, ...]], together: bool = False
+) -> list[int | Conflict]:
+    """Add rows in one commit and give each its offset, or that of the first with its id.
+
+    Where all are new that is one statement, or a few; else they are added one by one.
+
+    Raises:
+        Conflict: with `together`, where there is one; no row is added then.
+    """
+    ids = {row[1] for row in rows}
+    if 0 < len(rows) <= _ROWS and len(ids) == len(rows):
+        with store.adding() as db, contextlib.suppress(apsw.ConstraintError):  # an id is known
+            if not store.gone or not _any_known(store, db, ids, ["gone"]):
+                return _insert_all(store, db, rows)
+    with store.writing("append") as db:
+        if len(ids) == len(rows) and not _any_known(store, db, ids, ["events", "gone"]):
+            return _insert_all(store, db, rows)
+        results = _insert_each(store, db, rows)
+        if together and (conflicts := [one for one in results if isinstance(one, Conflict)]):
+            raise conflicts[0]
+        return results
+
+
+def _insert_all(
     store: Store, db: apsw.Connection, rows: Sequence[tuple[Any, ...]]
 ) -> list[int | Conflict]:
-    """Add rows: all in a few statements where all are new, else one by one."""
-    last = db.execute(LAST).get
-    ids = {row[1] for row in rows}
-    if len(ids) < len(rows) or _any_known(store, db, ids):
-        return _insert_each(store, db, rows, last)
+    first = store.given + 1
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
         values: list[Any] = []
-        for offset, row in enumerate(part, last + start + 1):
+        for offset, row in enumerate(part, first + start):
             values += (*row, offset, digest_of(*row, offset))
         db.execute(_INSERT + ", (?,?,?,?,?,?,?,?,?,?)" * (len(part) - 1), values)
-    count(db, Counter(row[0] for row in rows))
-    store.given = last + len(rows)
-    return list(range(last + 1, last + 1 + len(rows)))
+    store.given += len(rows)
+    return list(range(first, first + len(rows)))
 
 
-def _any_known(store: Store, db: apsw.Connection, ids: set[str]) -> bool:
+def _any_known(
+    store: Store, db: apsw.Connection, ids: set[str], tables: Sequence[Literal["events", "gone"]]
+) -> bool:
     """Tell whether the log has, or had, an event of one of these ids."""
-    keys: list[Any] = list(ids)
-    for table, column in (("events", "id"), ("gone", "key")):
-        if not db.execute(f"SELECT EXISTS(SELECT 1 FROM {table})").get:
-            continue
+    for table in tables:
+        column, keys = "id", list[Any](ids)
         if table == "gone":
-            keys = [key_of_gone(store, id) for id in ids]
+            column, keys = "key", [key_of_gone(store, id) for id in ids]
         for start in range(0, len(keys), _ROWS):
             part = keys[start : start + _ROWS]
             marks = ",".join("?" * len(part))
@@ -54,10 +72,9 @@ def _any_known(store: Store, db: apsw.Connection, ids: set[str]) -> bool:
 
 
 def _insert_each(
-    store: Store, db: apsw.Connection, rows: Iterable[tuple[Any, ...]], last: int
+    store: Store, db: apsw.Connection, rows: Iterable[tuple[Any, ...]]
 ) -> list[int | Conflict]:
     results: list[int | Conflict] = []
-    added: Counter[str] = Counter()
     for row in rows:
         known = db.execute("SELECT offset FROM events WHERE id = ?", (row[1],)).get
         gone, key = "SELECT offset FROM gone WHERE key = ?", key_of_gone(store, row[1])
@@ -65,12 +82,9 @@ def _insert_each(
             results.append(offset)
             continue
         if known is None:
-            last += 1
-            db.execute(_INSERT, (*row, last, digest_of(*row, last)))
-            added[row[0]] += 1
-        results.append(last if known is None else _again(store, db, row, known))
-    count(db, added)
-    store.given = last
+            store.given += 1
+            db.execute(_INSERT, (*row, store.given, digest_of(*row, store.given)))
+        results.append(store.given if known is None else _again(store, db, row, known))
     return results
 
 

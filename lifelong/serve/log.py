@@ -8,7 +8,8 @@ itself. Every offset up to the last is either in `events` or in `gone`, so a los
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,8 @@ class SQLiteLog:
             InvalidEvent: an event is not one, or its data is not finite, plain JSON.
         """
         rows = [row_of(event) for event in events]
-        with self._store.writing("append") as db:
-            offsets = []
-            for result in insert(self._store, db, rows):
-                if isinstance(result, Conflict):
-                    raise result
-                offsets.append(result)
-        return offsets
+        added = insert(self._store, rows, together=True)  # or it raises the first Conflict
+        return [offset for offset in added if isinstance(offset, int)]
 
     def append_each(self, events: Sequence[Event]) -> list[int | LogError]:
         """Add those events that can be added, in one commit; the others' errors stand for them."""
@@ -92,9 +88,18 @@ class SQLiteLog:
                 rows.append(row_of(event))
             except InvalidEvent as error:
                 rows.append(error)
-        with self._store.writing("append") as db:
-            good = iter(insert(self._store, db, [row for row in rows if isinstance(row, tuple)]))
-            return [next(good) if isinstance(row, tuple) else row for row in rows]
+        good = iter(insert(self._store, [row for row in rows if isinstance(row, tuple)]))
+        return [next(good) if isinstance(row, tuple) else row for row in rows]
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """Hold the log for writing if nobody else does; tell whether, instead of waiting."""
+        free = self._store.lock.acquire(blocking=False)
+        try:
+            yield free
+        finally:
+            if free:
+                self._store.lock.release()
 
     def read(self, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events with offsets above `after`, in order.

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from lifelong.serve.schema import Malformed, shown
 
 MOST = 500
-_BIGGEST = 2**63 - 1
+BIGGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def page_of(query: bytes) -> Page:
         ...
         lifelong.serve.schema.Malformed: limit: '0'; send a whole number from 1 to 500
     """
-    ranges = {"after": (0, _BIGGEST), "limit": (1, MOST), "before": (1, _BIGGEST)}
+    ranges = {"after": (0, BIGGEST), "limit": (1, MOST), "before": (1, BIGGEST)}
     found: dict[str, int] = {}
     text = query.decode("ascii", "replace")
     if text.count("&") > 10:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 from lifelong.core.errors import LogError
 from lifelong.serve.auth import Refused
 from lifelong.serve.batching import Answer, MicroBatcher
-from lifelong.serve.decisions import Decisions, new_id
+from lifelong.serve.decisions import Decisions
 from lifelong.serve.events import Event
+from lifelong.serve.ids import new_id
 from lifelong.serve.messages import (
     Challenge,
     Erase,
@@ -265,8 +265,7 @@ class Routes:
 
     def _items(self, answer: Answer, ids: list[str]) -> list[dict[str, Any]]:
         output = answer.output
-        # In float64, a sum of float32 is finite where all of them are.
-        if not math.isfinite(output.sum(dtype=np.float64)):
+        if not np.isfinite(output).all():
             what = f"version {answer.version} gives no finite output for these features"
             raise Malformed(what, "send features like those it learned from")
         labels: list[int | None] = [None] * len(ids)

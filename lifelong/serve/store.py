@@ -58,6 +58,15 @@ _TABLES = f"""
     PRAGMA application_id = {_FORMAT};
     PRAGMA user_version = {_SCHEMA};
 """
+_COUNTING = """
+    CREATE TEMP TRIGGER added AFTER INSERT ON events BEGIN
+        INSERT INTO counts VALUES(NEW.kind, 1) ON CONFLICT(kind) DO UPDATE SET n = n + 1;
+    END;
+    CREATE TEMP TRIGGER removed AFTER DELETE ON events BEGIN
+        UPDATE counts SET n = n - 1 WHERE kind = OLD.kind;
+    END;
+"""
+"""Of the one connection that writes: events of each kind are counted where they change."""
 LAST = "SELECT CAST(ifnull(max(seq), 0) AS INTEGER) FROM sqlite_sequence WHERE name = 'events'"
 
 
@@ -80,7 +89,9 @@ class Store:
         self._patience = _WAIT_MS / 1000
         self.writer: apsw.Connection | None = None
         self.given = 0
-        """The last offset that was given out."""
+        """The last offset that was given out; of a log that is only read, 0."""
+        self.gone = True
+        """Whether there may be events that were removed, whose ids are still known."""
         self._tail = Tail(folder / "tail")
         self._idle: list[apsw.Connection] = []
         self._owner: int | None = None
@@ -141,6 +152,11 @@ class Store:
                 raise LogError(f"{self.path} is damaged: it has lost its salt; restore a backup")
         self.salt: bytes = salt
         self._check_tail(acknowledged)
+        if self.writer is not None:
+            with self.explained("open"):
+                self.writer.execute(_COUNTING)
+                self.given = self.writer.execute(LAST).get
+                self.gone = bool(self.writer.execute("SELECT EXISTS(SELECT 1 FROM gone)").get)
         # A process that died may have left commits that were written but not synced. Whoever opens
         # the file next sees them, so they have to be on disk before anything is learned from them.
         with contextlib.suppress(FileNotFoundError):
@@ -208,20 +224,34 @@ class Store:
     def writing(self, doing: str) -> Iterator[apsw.Connection]:
         """Lend the writing connection, alone; commit at the end, or undo everything."""
         with self.lock, self.explained(doing):
-            db = self.writer
-            if db is None:
-                why = "closed" if self._closed.is_set() else "not open with write=True"
-                raise LogError(f"cannot {doing}: the log in {self.folder} is {why}")
+            db, given = self._lent(doing), self.given
             try:
                 db.execute("BEGIN IMMEDIATE")
                 yield db
                 db.execute("COMMIT")
                 self._tail.write(self.given)
             except BaseException:
+                self.given = given
                 if db.in_transaction:
                     with contextlib.suppress(apsw.Error):
                         db.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[apsw.Connection]:
+        """Lend the writing connection, alone, for one statement: it is a transaction by itself.
+
+        Each statement more gives up the interpreter, and waits for it while it is busy.
+        """
+        with self.lock, self.explained("append"):
+            yield self._lent("append")
+            self._tail.write(self.given)
+
+    def _lent(self, doing: str) -> apsw.Connection:
+        if self.writer is None:
+            why = "closed" if self._closed.is_set() else "not open with write=True"
+            raise LogError(f"cannot {doing}: the log in {self.folder} is {why}")
+        return self.writer
 
     def scrub(self, pause: float = 0.0) -> None:
         """Zero every byte that no row uses, so that no byte of what was removed stays.

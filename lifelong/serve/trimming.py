@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -58,13 +57,14 @@ def remove(
     offsets: Iterable[int],
     learned: Mapping[int, int] | None = None,
 ) -> int:
-    """Remove events, keep what makes them known when they are sent again, and count them.
+    """Remove events, keep what makes them known when they are sent again; return how many.
 
     Args:
         learned: of events that are trimmed, the key of the row that was learned from them, by
             offset. None where a subject is erased: nothing must lead back to it then.
     """
-    removed: Counter[str] = Counter()
+    removed = 0
+    store.gone = True
     for offset in offsets:
         query = "DELETE FROM events WHERE offset = ? RETURNING id, kind, subject"
         id, kind, subject = db.execute(query, (offset,)).get
@@ -72,15 +72,8 @@ def remove(
         trace = None if row is None else key(store, subject, 8)
         gone = (offset, kind, key(store, id), int(learned is None), trace, row)
         db.execute("INSERT INTO gone VALUES(?, ?, ?, ?, ?, ?, ?)", (*gone, digest_of(*gone)))
-        removed[kind] -= 1
-    count(db, removed)
-    return -sum(removed.values())
-
-
-def count(db: apsw.Connection, changes: Mapping[str, int]) -> None:
-    """Keep account of how many events of each kind there are."""
-    query = "INSERT INTO counts VALUES(?1, ?2) ON CONFLICT(kind) DO UPDATE SET n = n + ?2"
-    db.executemany(query, changes.items())
+        removed += 1
+    return removed
 
 
 def traces(store: Store, subject: str) -> Traces:

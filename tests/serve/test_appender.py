@@ -1,6 +1,7 @@
 import asyncio
 import queue
 import threading
+import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
@@ -182,3 +183,115 @@ def test_it_serves_asyncio(log):
 def test_limits_are_checked(log, wrong):
     with pytest.raises(ValueError, match="1 or more"):
         Appender(log, **wrong)
+
+
+def threads_of(log, monkeypatch):
+    """Note which thread commits how many events."""
+    seen = []
+    append = log.append_each
+
+    def noted(events):
+        seen.append((threading.current_thread().name, len(events)))
+        return append(events)
+
+    monkeypatch.setattr(log, "append_each", noted)
+    return seen
+
+
+async def sent(appender, *names):
+    return [appender.send(label(name)) for name in names]
+
+
+def test_a_loop_commits_in_one_group_what_its_next_rounds_bring(log, monkeypatch):
+    seen = threads_of(log, monkeypatch)
+
+    async def later(appender):
+        for _ in range(3):  # as long as a request takes to become an event
+            await asyncio.sleep(0)
+        return await appender.send(label("later"))
+
+    async def main(appender):
+        others = [asyncio.create_task(later(appender)) for _ in range(1)]
+        first = await sent(appender, "a", "b")
+        return [await future for future in (*first, *others)]
+
+    with Appender(log) as appender:
+        assert asyncio.run(main(appender)) == [1, 2, 3]
+    assert seen == [(threading.current_thread().name, 3)]
+
+
+def test_a_loop_does_not_wait_for_a_log_that_another_thread_has(log, monkeypatch):
+    seen = threads_of(log, monkeypatch)
+    taken, over = threading.Event(), threading.Event()
+
+    def hold():
+        with log.at_once() as free:
+            assert free
+            taken.set()
+            assert over.wait(30)
+
+    async def main(appender):
+        [future] = await sent(appender, "a")
+        for _ in range(100):
+            await asyncio.sleep(0)  # the loop goes round
+        assert not future.done()
+        over.set()
+        return await asyncio.wait_for(future, 30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert taken.wait(30)
+    with Appender(log) as appender:
+        assert asyncio.run(main(appender)) == 1
+    holder.join()
+    assert seen == [("log-appender", 1)]
+
+
+def test_a_loop_leaves_slow_commits_to_the_thread_until_they_are_quick_again(log, monkeypatch):
+    seen = threads_of(log, monkeypatch)
+    slow = [0.02, 0.02, 0.0, 0.0]
+    noted = log.append_each
+
+    def slower(events):
+        time.sleep(slow.pop(0))
+        return noted(events)
+
+    monkeypatch.setattr(log, "append_each", slower)
+    monkeypatch.setattr("lifelong.serve.appender.QUICK", 0.015)
+
+    async def main(appender):
+        return [await (await sent(appender, name))[0] for name in "abcd"]
+
+    with Appender(log) as appender:
+        assert asyncio.run(main(appender)) == [1, 2, 3, 4]
+    own = threading.current_thread().name
+    assert [name for name, _ in seen] == [own, "log-appender", "log-appender", own]
+
+
+def test_a_loop_that_ended_with_events_waiting_does_not_keep_the_next_one_from_its_turn(log):
+    with Appender(log) as appender:
+        asyncio.run(sent(appender, "left behind"))
+        [future] = asyncio.run(asyncio.wait_for(all_of(appender, "a"), 30))
+        assert future == 2
+    assert [event.id for event in log.read(0, 9)] == ["left behind", "a"]
+
+
+async def all_of(appender, *names):
+    return [await future for future in await sent(appender, *names)]
+
+
+def test_threads_and_a_loop_together_keep_the_order_of_sending(log):
+    async def main(appender, count):
+        futures = []
+        for i in range(count):
+            name = f"{i:03}"
+            in_loop = i % 3 != 0
+            wait = appender.send(label(name)) if in_loop else appender.submit(label(name))
+            futures.append(wait if in_loop else asyncio.wrap_future(wait))
+            if i % 7 == 0:
+                await asyncio.sleep(0)
+        return await asyncio.gather(*futures)
+
+    with Appender(log) as appender:
+        assert asyncio.run(main(appender, 300)) == list(range(1, 301))
+    assert [event.id for event in log.read(0, 999)] == [f"{i:03}" for i in range(300)]

@@ -25,3 +25,14 @@ def test_rows_and_labels_are_those_of_the_service():
 def test_labels_without_classes_are_numbers():
     _, schemas = schemas_of(Schema((2,)))
     assert schemas["Label"]["properties"]["y"]["type"] == "number"
+
+
+def test_what_is_named_in_the_path_is_documented_with_what_it_is_if_there_is_none():
+    document = app_of(parts()).openapi()
+    operation = document["paths"]["/erase/{id}"]["get"]
+    assert [(one["name"], one["in"]) for one in operation["parameters"]] == [("id", "path")]
+    assert "404" in operation["responses"]
+    bounds = {
+        one["name"]: one["schema"] for one in document["paths"]["/audit"]["get"]["parameters"]
+    }
+    assert bounds["after"]["maximum"] == bounds["before"]["maximum"] == 2**63 - 1

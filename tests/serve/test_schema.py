@@ -138,3 +138,8 @@ def test_what_is_shown_is_short():
 def test_senseless_schemas_are_refused(settings):
     with pytest.raises(ConfigError):
         Schema(**{"shape": (2,), **settings})
+
+
+def test_infinities_of_both_signs_are_told_as_one_is():
+    with pytest.raises(Malformed, match="a number too large for float32"):
+        Schema((2,)).row(b"[1e300, -1e300]")
