@@ -133,13 +133,14 @@ def learn(going: Any, steps: Any) -> None:
     from lifelong import DERpp, Learner
     from lifelong.nets import MLP
     from lifelong.serve.events import Event
-    from lifelong.serve.learning import Checked
+    from lifelong.serve.learning import NICE, Checked
     from lifelong.serve.log import SQLiteLog
     from lifelong.serve.plan import Plan
     from lifelong.serve.schema import Schema
     from lifelong.serve.trainer import Trainer
 
     torch.set_num_threads(1)
+    os.nice(NICE)
 
     def make() -> Learner:
         net = MLP(SIZE, hidden=(100, 100), outputs=10)

@@ -341,5 +341,5 @@ def run(path: Path) -> None:
     )
     settle()
     # Else the loop waits up to 5 ms for each piece of a decision that another thread works on.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     server.run()

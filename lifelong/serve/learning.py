@@ -48,6 +48,8 @@ class Checked:
 
 
 _log = logging.getLogger("lifelong.serve")
+NICE = 5
+"""By how much learning lets serving go first, where both want the same core."""
 IDLE = 0.05
 """Seconds between looks at a log in which nothing new was."""
 PAUSE = 1.0
@@ -175,6 +177,7 @@ class Learning:
 def run(path: Path) -> None:
     """Learn until told to stop by a signal."""
     torch.set_num_threads(1)
+    os.nice(NICE)
     learning = Learning(Config.read(path))
     signal.signal(signal.SIGTERM, learning.stop)
     signal.signal(signal.SIGINT, learning.stop)
