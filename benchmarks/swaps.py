@@ -5,10 +5,11 @@
 Swaps: versions are promoted one after the other while wrk asks; no request may fail, and p99 is
 set against that of the same load without swaps. Rollback: from the request to the first answer of
 the version before. Labels: from a label's acknowledgement to the first answer by a version that
-has seen it, with the default settings, while a new model learns. Poison: wrong labels only, for
-some seconds; timed is how long after their end answers are as right as before. Then the same with
-a gate that lets everything through, so that a version that learned them serves: timed is how long
-from its first answers until the version before is back by itself, and until answers are as right.
+has seen it, with the default settings, while a new model learns; since a candidate has to show on
+labelled rows that it is better, at two rates of labels. Poison: wrong labels only, for some
+seconds; timed is how long after their end answers are as right as before. Then the same with a gate
+that lets everything through, so that a version that learned them serves: timed is how long from its
+first answers until the version before is back by itself, and until answers are as right.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ serve: {port: PORT}
 """
 
 
+FAST = 4
+"""How many times as many labels a second come in the faster of two streams."""
 OPEN = """
 learner: model.py:learner
 folder: state
@@ -212,18 +215,19 @@ def delays(stream: Stream, registry: Registry) -> list[float]:
     return found
 
 
-def learn(service: Running, rate: float, seconds: int) -> None:
-    """Print how long labels take to be served, and a burst of wrong ones to be undone."""
+def learn(service: Running, rate: float, seconds: int, wrong: bool) -> None:
+    """Print how long labels take to be served, and maybe a burst of wrong ones to be undone."""
     stream = Stream(service, rate)
     try:
         good = partial(stream.lately, 0.85)
-        print(f"from nothing to 85 % right: {waited(good):.1f} s")
+        print(f"{rate:.0f} labels/s: from nothing to 85 % right in {waited(good):.1f} s")
         time.sleep(seconds)
         found = delays(stream, Registry(service.state))
         p50, p99 = np.quantile(found, [0.5, 0.99])
         print(f"label to served weights meanwhile: p50 {p50:.1f} s, p99 {p99:.1f} s")
         print(f"  ({len(found)} of {len(stream.labels)} labels; later versions were no better)")
-        poison(stream, seconds)
+        if wrong:
+            poison(stream, seconds)
     finally:
         stream.stop()
 
@@ -315,8 +319,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Running(Path(folder), QUIET) as service:
         swap(service, options.swaps, options.seconds)
         roll_back(service)
-    with tempfile.TemporaryDirectory() as folder, Running(Path(folder), DEFAULTS) as service:
-        learn(service, options.rate, options.seconds)
+    for rate in (FAST * options.rate, options.rate):
+        with tempfile.TemporaryDirectory() as folder, Running(Path(folder), DEFAULTS) as service:
+            learn(service, rate, options.seconds, wrong=rate == options.rate)
     with tempfile.TemporaryDirectory() as folder, Running(Path(folder), OPEN) as service:
         get_through(service, options.rate)
 
