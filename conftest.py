@@ -1,9 +1,16 @@
-"""Every test computes on one thread: results are then the same everywhere, and cores are shared."""
+"""Every test computes on one thread: results are then the same everywhere, and cores are shared.
+
+Cases that hypothesis and schemathesis draw are the same in every run of the same code, so that what
+failed once is seen again; `HYPOTHESIS_PROFILE=default make test` draws others each time.
+"""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
