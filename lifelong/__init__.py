@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lifelong.core.strategy import Strategy
     from lifelong.core.task import TaskSpec
     from lifelong.memory import Memory
+    from lifelong.preset import default_learner
     from lifelong.strategies import (
         AGEM,
         DER,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         Replay,
         Rising,
         Sleep,
+        Steady,
     )
 
 __version__ = "0.1.0"
@@ -113,9 +115,11 @@ __all__ = [
     "Replay",
     "Rising",
     "Sleep",
+    "Steady",
     "Strategy",
     "TaskSpec",
     "cross_entropy",
+    "default_learner",
 ]
 
 _HOMES = {
@@ -126,6 +130,7 @@ _HOMES = {
     "Strategy": "core.strategy",
     "TaskSpec": "core.task",
     "cross_entropy": "core.loss",
+    "default_learner": "preset",
 }
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from lifelong import past_commands
 from lifelong.core.errors import ConfigError, LifelongError, MissingExtra, UnknownName
 
-DEMO = ("fine-tune", "ewc", "replay", "der++", "joint")
+DEMO = ("fine-tune", "ewc", "replay", "der++", "default", "joint")
 PARTS = ("all", "loop", "core", "serve")
 LISTS = ("suites", "strategies", "datasets", "policies", "tables")
 

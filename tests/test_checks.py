@@ -45,6 +45,7 @@ from lifelong import (
     Replay,
     Rising,
     Sleep,
+    Steady,
     Strategy,
 )
 from lifelong.checks import CHECKS, CheckFailed, OnNetwork, check_strategy
@@ -100,6 +101,7 @@ STRATEGIES = {
     "icarl": lambda: ICaRL(capacity=150),
     "gdumb": lambda: GDumb(capacity=150, epochs=8, lr=0.1),
     "x-der": lambda: XDER(capacity=150),
+    "steady": lambda: Steady("16KB"),
     "eeil": lambda: EEIL(capacity=150, epochs=2),
     "bic": lambda: BiC(capacity=150),
     "wa": lambda: [Replay(capacity=150), WA()],
@@ -144,6 +146,7 @@ TOGETHER = {
     "der + bic": lambda: [DER(24), BiC(24)],
     "lwf + icarl + replay": lambda: [LwF(), ICaRL(24), Replay(24)],
     "si + x-der + mir": lambda: [SI(), XDER(24), MIR(24)],
+    "steady + ewc + replay": lambda: [Steady(24), EWC(10.0), Replay(24)],
     "ewc + eeil + gdumb": lambda: [EWC(1.0), EEIL(24, epochs=2), GDumb(24, epochs=2)],
     "si + gem + derpp": lambda: [SI(), GEM(24), DERpp(24)],
     "replay + ogd + gpm": lambda: [Replay(24), OGD(20), GPM(0.5)],

@@ -177,7 +177,7 @@ def test_demo_ends_by_itself_with_a_report(
     monkeypatch.setattr(suites, "SUITES", {"digits": small})
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--part", "core", "--workers", "1"]) == 0
-    assert len(read_results("runs/demo/results.json")) == 5 * 3
+    assert len(read_results("runs/demo/results.json")) == 6 * 3
     assert Path("runs/demo/report.html").exists()
     assert "DER++" in capsys.readouterr().out
 

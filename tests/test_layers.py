@@ -23,13 +23,14 @@ MAY_IMPORT = {
     "streams": ({"core"}, TORCH | DATA),
     "metrics": ({"core"}, TORCH),
     "drift": ({"core"}, TORCH),
+    "preset": ({"core", "memory", "strategies"}, TORCH),
     "fused": (set(), TORCH | {"numba"}),
     "strategies": (STRATEGIES | {"fused"}, TORCH),
     "checks": (STRATEGIES | {"strategies", "streams"}, TORCH),
     "serve": ({"", "__version__", "core", "metrics", "drift"}, TORCH | SERVE),
     "demo": ({"core", "streams", "serve"}, TORCH | SERVE | {"rich"}),
     "bench": (
-        STRATEGIES | {"", "__version__", "strategies", "streams", "metrics", "drift"},
+        STRATEGIES | {"", "__version__", "strategies", "preset", "streams", "metrics", "drift"},
         BENCH | DATA,
     ),
 }

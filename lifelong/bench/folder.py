@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lifelong.bench.recipes import training
 from lifelong.bench.results import ResultsError, check_results
 from lifelong.core import checkpoint
 from lifelong.core.errors import CheckpointError, StateMismatch
@@ -98,7 +99,8 @@ def check_folders(configs: Sequence[Mapping[str, Any]], folders: Sequence[Path])
 def check_beside(jobs: Path, configs: Sequence[Mapping[str, Any]]) -> None:
     """See that no run beside these has other settings, whichever strategy and seed it is of.
 
-    Settings of a strategy are compared with those of the same strategy, the suite's with all.
+    Settings of a strategy are compared with those of the same strategy, the suite's with all but
+    what one of the two brings along.
 
     Args:
         jobs: the folder that holds a folder for each run.
@@ -115,10 +117,11 @@ def check_beside(jobs: Path, configs: Sequence[Mapping[str, Any]]) -> None:
         if held is None:
             continue
         there = dict(held["config"])
-        same = own.get(there.get("strategy", ""))
+        same = own.get(there["strategy"])
         now = dict(same or configs[0])
+        brought = {**training(there["strategy"]), **training(now["strategy"])}
         for part in (there, now):
-            for name in ("seed",) if same else ("seed", "strategy", "settings"):
+            for name in ("seed",) if same else ("seed", "strategy", "settings", *brought):
                 part.pop(name, None)
         check_same(folder, there, now)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from lifelong.nets import (
     RidgeHead,
     add_lora,
 )
+from lifelong.preset import TRAINING
 from lifelong.strategies import (
     AGEM,
     DER,
@@ -65,6 +66,7 @@ from lifelong.strategies import (
     Prioritized,
     Replay,
     Sleep,
+    Steady,
 )
 
 Bound = Literal["joint", "cumulative"]
@@ -83,6 +85,7 @@ class Recipe:
         paper: where it comes from.
         bound: the rows it may train on, if it is a bound.
         network: what it makes of a suite's network, where it needs one of its own.
+        training: fields of a suite that it brings along, such as the optimizer, if it does.
     """
 
     make: Callable[..., Strategy] | None
@@ -92,6 +95,7 @@ class Recipe:
     paper: str
     bound: Bound | None = None
     network: Callable[[nn.Module], nn.Module] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Name the settings with their defaults.
@@ -220,6 +224,14 @@ RECIPES: Mapping[str, Recipe] = {
     "sleep": Recipe(Sleep, "replay", "rows, P", "boundaries", "arXiv:2303.10725"),
     "x-der": Recipe(XDER, "replay", "rows, outputs", "boundaries", "arXiv:2201.00766"),
     "er-ace": Recipe(ERACE, "replay", "rows", "nothing", "arXiv:2104.05025"),
+    "default": Recipe(
+        Steady,
+        "replay",
+        "rows, outputs",
+        "nothing",
+        "arXiv:2104.05025, arXiv:2004.07211",
+        training=TRAINING,
+    ),
     "mir": Recipe(MIR, "replay", "rows", "nothing", "arXiv:1908.04742"),
     "gdumb": Recipe(GDumb, "replay", "rows, P", "boundaries", "Prabhu et al. 2020"),
     "icarl": Recipe(
@@ -391,6 +403,16 @@ def network(name: str, model: nn.Module) -> nn.Module:
         make_of = RECIPES[part].network
         model = model if make_of is None else make_of(model)
     return model
+
+
+def training(name: str) -> dict[str, Any]:
+    """Name the fields of a suite that the strategies of a combination bring along.
+
+    Example:
+        >>> training("default")["lr"], training("replay")
+        (0.002, {})
+    """
+    return {key: value for part in parts(name) for key, value in RECIPES[part].training.items()}
 
 
 def bound(name: str) -> Bound | None:

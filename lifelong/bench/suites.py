@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from lifelong.bench.recipes import RECIPES, make, parts, preset
+from lifelong.bench.recipes import RECIPES, make, parts, preset, training
 from lifelong.core.errors import UnknownName
 from lifelong.streams import DATASETS
 
@@ -94,6 +94,7 @@ SUITES: Mapping[str, Suite] = {
         settings={
             "ewc": {"strength": 100.0}, "replay": {"capacity": 200},
             "der": {"capacity": 200}, "der++": {"capacity": 200},
+            "default": {"capacity": "17600B"},  # of 200 rows as they come
             **{name: {"scale": 16.0} for name in ("dgr", "dgr-distil", "mergan")},
         },
     ),
@@ -172,6 +173,7 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
     suite = asdict(SUITES[name])
     suite.pop("summary")
     named = parts(strategy)
+    suite |= training(strategy)
     own = preset(strategy)
     settings = {p: {**suite["settings"].get(p, {}), **own.get(p, {})} for p in named}
     known = {f.name: f.type for f in fields(Suite) if f.name not in ("summary", "settings")}

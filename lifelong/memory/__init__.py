@@ -2,7 +2,7 @@
 
 from lifelong.memory.balanced import Balanced
 from lifelong.memory.cleaning import REASONS, Cleaning
-from lifelong.memory.codecs import Bytes, Codec, Half, Int8
+from lifelong.memory.codecs import Auto, Bytes, Codec, Half, Int8
 from lifelong.memory.herding import SELECTIONS, herding, k_center
 from lifelong.memory.jpeg import Jpeg
 from lifelong.memory.loss_aware import LossAware
@@ -19,6 +19,7 @@ __all__ = [
     "POLICIES",
     "REASONS",
     "SELECTIONS",
+    "Auto",
     "Balanced",
     "Bytes",
     "Cleaning",

@@ -18,6 +18,8 @@ class Codec(ABC):
     """
 
     name: ClassVar[str]
+    optional: ClassVar[bool] = False
+    """Whether inputs that it does not fit are stored as they come, instead of being refused."""
 
     @property
     def settings(self) -> dict[str, int | float | str]:
@@ -75,6 +77,22 @@ class Half(Codec):
     def decode(self, stored: Tensor, like: Tensor) -> Tensor:
         """Widen again."""
         return stored.to(like.dtype)
+
+
+class Auto(Half):
+    """Store floating-point numbers in 16 bits, as `Half`, and all else as it comes.
+
+    So bytes, whole numbers, and floating-point numbers of 16 bits stay what they are. Pixels from 0
+    to 1 take half of these bytes as `Bytes`, features of about one size as `Int8`: choose them
+    where that is known.
+
+    Example:
+        >>> Auto().fits(torch.zeros(2, 3)), Auto().fits(torch.zeros(2, 3, dtype=torch.uint8))
+        (True, False)
+    """
+
+    name = "auto"
+    optional = True
 
 
 class Int8(Codec):

@@ -150,13 +150,13 @@ def codecs_for(columns: Mapping[str, Tensor], codec: Codec | None) -> dict[str, 
     """Choose the inputs that a codec is for: of `x`, or `x/...`, those that it fits.
 
     Raises:
-        InvalidBatch: it fits none of them.
+        InvalidBatch: it fits none of them, and is not optional.
     """
     if codec is None:
         return {}
     inputs = {n: v for n, v in columns.items() if n == "x" or n.startswith("x/")}
     chosen: dict[str, Codec] = {n: codec for n, v in inputs.items() if codec.fits(v)}
-    if not chosen:
+    if not chosen and not codec.optional:
         told = ", ".join(f"{n} is {v.dtype} {tuple(v.shape)}" for n, v in inputs.items())
         raise InvalidBatch(
             f"inputs cannot be stored as {codec.name!r}: {told or 'there are none'}; "

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lifelong.core.errors import UnknownName
-from lifelong.memory.codecs import Bytes, Codec, Half, Int8
+from lifelong.memory.codecs import Auto, Bytes, Codec, Half, Int8
 from lifelong.memory.jpeg import Jpeg
 
-CODECS: Mapping[str, type[Codec]] = {"fp16": Half, "int8": Int8, "uint8": Bytes, "jpeg": Jpeg}
+CODECS: Mapping[str, type[Codec]] = {
+    "auto": Auto,
+    "fp16": Half,
+    "int8": Int8,
+    "uint8": Bytes,
+    "jpeg": Jpeg,
+}
 
 
 def codec_of(store: str | Codec) -> Codec:

@@ -38,6 +38,7 @@ from lifelong.strategies.replay import Replay
 from lifelong.strategies.schedules import ClassRatio, PerTask, Rising
 from lifelong.strategies.si import SI
 from lifelong.strategies.sleep import Sleep
+from lifelong.strategies.steady import Steady
 from lifelong.strategies.wa import WA
 from lifelong.strategies.xder import XDER
 
@@ -86,4 +87,5 @@ __all__ = [
     "Replay",
     "Rising",
     "Sleep",
+    "Steady",
 ]

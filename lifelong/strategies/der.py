@@ -41,6 +41,8 @@ class DER(Replay):
 
     state: ClassVar[tuple[str, ...]] = ("memory", "width")
     row_losses = True
+    kept_as: ClassVar[torch.dtype] = torch.float32
+    """The element type of stored outputs."""
 
     def __init__(
         self, capacity: int | str = 500, *, strength: float = 0.5, **settings: Any
@@ -63,13 +65,13 @@ class DER(Replay):
             told = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InvalidBatch(f"the output is {told}; this keeps outputs of shape (rows, classes)")
         if output.shape[1] > self.width:
-            logits = output.new_empty(batch.new, output.shape[1], dtype=torch.float32)
+            logits = output.new_empty(batch.new, output.shape[1], dtype=self.kept_as)
             self.check(learner, batch, {"logits": logits}, wider="logits")
         if self._logits is None:
             return 0.0
         rows, then = self._logits
         now = output[rows, : then.shape[1]].float()
-        then = torch.where(then.isnan(), now.detach(), then)
+        then = torch.where(then.isnan(), now.detach(), then.float())
         return self.strength * F.mse_loss(now, then)
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
@@ -87,7 +89,7 @@ class DER(Replay):
             # The head has grown: what rows in the memory had no answer to is NaN.
             self.memory.widen("logits", width, float("nan"))
             self.width = width
-        self.keep(batch, {"logits": logits})
+        self.keep(batch, {"logits": logits.to(self.kept_as)})
 
     def answers(self, learner: Learner, batch: Batch, output: Tensor) -> Tensor:
         """The outputs of the new rows as they are to be stored, NaN where there is no answer."""

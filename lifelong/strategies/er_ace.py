@@ -31,7 +31,7 @@ class ERACE(Replay):
     replayed.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or the bytes that they may take.
         **settings: as in `Replay`.
 
     Example:
@@ -41,7 +41,7 @@ class ERACE(Replay):
 
     row_losses = True
 
-    def __init__(self, capacity: int = 500, **settings: Any) -> None:
+    def __init__(self, capacity: int | str = 500, **settings: Any) -> None:
         super().__init__(capacity, **settings)
         self._weight: Tensor | None = None
 
@@ -55,14 +55,19 @@ class ERACE(Replay):
         return own_loss(learner, batch, output, self._weight)
 
 
-def own_loss(learner: Learner, batch: Batch, output: Any, weight: Tensor | None) -> Tensor:
-    """Average the losses of the new rows on their own classes, by the weights they had."""
+def own_loss(
+    learner: Learner, batch: Batch, output: Any, weight: Tensor | None, by: float | None = None
+) -> Tensor:
+    """Average the losses of the new rows on their own classes, by the weights they had.
+
+    Outputs of other classes are masked, or lowered `by` so much.
+    """
     if not isinstance(output, Tensor) or output.ndim != 2:
         told = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InvalidBatch(f"the output is {told}; it must be of shape (rows, classes)")
     rows = slice(batch.new)
     new = replace(batch.rows(rows), weight=None if weight is None else weight[rows])
-    return learner.mean_loss(masked(output[rows], new.y), new)
+    return learner.mean_loss(masked(output[rows], new.y, by), new)
 
 
 def uncounted(batch: Batch) -> Batch:
@@ -78,8 +83,8 @@ def uncounted(batch: Batch) -> Batch:
     return replace(batch, weight=weight)
 
 
-def masked(output: Tensor, y: Tensor) -> Tensor:
-    """Mask the outputs of classes that are not among the labels.
+def masked(output: Tensor, y: Tensor, by: float | None = None) -> Tensor:
+    """Mask the outputs of classes that are not among the labels, or lower them `by` so much.
 
     Example:
         >>> (masked(torch.zeros(1, 3), torch.tensor([0, 2])) > MASKED).tolist()
@@ -89,4 +94,6 @@ def masked(output: Tensor, y: Tensor) -> Tensor:
         raise InvalidBatch(f"y is {y.dtype} of shape {tuple(y.shape)}; it must be class ids")
     classes = torch.arange(output.shape[1], device=output.device)
     absent = (classes[:, None] != y).all(1)
-    return output.masked_fill(absent, MASKED)
+    if by is None:
+        return output.masked_fill(absent, MASKED)
+    return output - by * absent.to(output.dtype)

@@ -145,7 +145,7 @@ class Replay(Strategy):
         self.check(learner, batch)
         if not self.due(learner):
             return {}
-        drawn = self.memory.draw(rows or self.rows or batch.new, self.generator, times)
+        drawn = self.memory.draw(rows or self.count(batch), self.generator, times)
         if self.memory.device == learner.device:
             return drawn
         return {name: column.to(learner.device) for name, column in drawn.items()}
@@ -167,13 +167,17 @@ class Replay(Strategy):
             if not self.due(learner):
                 return batch, {}
             front = {name: column for name, column in batch.columns() if name != "weight"}
-            drawn = self.memory.draw(self.rows or batch.new, self.generator, times, front)
+            drawn = self.memory.draw(self.count(batch), self.generator, times, front)
             longer = replace(batch_of_columns(drawn), new=batch.new)
         if drawn and (batch.weight is not None or weight != 1):
             weights = torch.full((len(longer),), weight, device=batch.y.device)
             weights[: len(batch)] = 1 if batch.weight is None else batch.weight
             longer = replace(longer, weight=weights)
         return longer, drawn
+
+    def count(self, batch: Batch) -> int:
+        """Tell how many rows to replay with a batch."""
+        return self.rows or batch.new
 
     def due(self, learner: Learner) -> bool:
         """Tell whether the next batch is one to replay with, and there are rows for it."""
