@@ -141,7 +141,8 @@ class AnalyticHead(nn.Module, ABC):
         blocks = [getattr(self, f"counts{n}") for n in range(len(self._widths))]
         sums = [*blocks, *self.sums, *([self.moments] if self.second else ())]
         stamp = (*((id(t), t._version, t.device) for t in sums), *self._settings())
-        if stamp == self._solved:
+        # What is called with other tensors for a while, such as a teacher, has its own put back.
+        if (*stamp, id(self.weight)) == self._solved:
             return
         # Off, as a tensor of inference could not take part in a gradient later.
         with (
@@ -158,7 +159,7 @@ class AnalyticHead(nn.Module, ABC):
                 n, s = counts[known].double(), torch.cat(list(self.sums))[known].double()
                 w, b = self._solution(n, s)
                 weight[known], bias[known] = w.to(dtype), b.to(dtype)
-        self.weight, self.bias, self._solved = weight, bias, stamp
+        self.weight, self.bias, self._solved = weight, bias, (*stamp, id(weight))
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; a head that is about to be asked computes its weights."""

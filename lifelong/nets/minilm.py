@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lifelong.nets.transformer import Prefix
 from lifelong.nets.weights import fill, read_safetensors, wheel_file
 from lifelong.nets.wordpiece import WordPiece
 
@@ -101,15 +102,82 @@ class MiniLM(nn.Module):
         """
         return WordPiece.read(wheel_file(PACKAGE, _FOLDER + "vocab.txt"), length)
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, by the name that `Prompted` asks for."""
+        return self.layers
+
+    def cut(self, layers: int) -> tuple[LowerLayers, UpperLayers]:
+        """Part it behind so many layers: a trunk and the rest of it, for a `LatentModel`.
+
+        The parts are those of this network, not copies.
+
+        Raises:
+            ValueError: a part would be left without layers.
+        """
+        if not 0 < layers < len(self.layers):
+            raise ValueError(
+                f"layers is {layers}; cut behind 1 to {len(self.layers) - 1}, so that both parts "
+                "have some"
+            )
+        return LowerLayers(self, layers), UpperLayers(self, layers)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, prefix: Prefix | None = None
+    ) -> Tensor:
+        """Encode sentences; mask is (rows, tokens), True where there is a token."""
+        real = x != 0 if mask is None else mask.bool()
+        return _pooled(_passed(self.layers, _embedded(self, x), real, prefix), real)
+
+
+class LowerLayers(nn.Module):
+    """The beginning of a `MiniLM`: from tokens to what its next layer would take.
+
+    Shapes: (rows, tokens) int64 to (rows, tokens, width), 0 where a row is filled up.
+
+    Example:
+        >>> net = MiniLM(layers=2, width=8, heads=2, inner=16, vocabulary=10)
+        >>> lower, upper = net.cut(1)
+        >>> x = torch.tensor([[2, 5, 3], [2, 3, 0]])
+        >>> torch.equal(upper(lower(x)), net(x))
+        True
+    """
+
+    def __init__(self, net: MiniLM, layers: int) -> None:
+        super().__init__()
+        self.words, self.positions = net.words, net.positions
+        self.kinds, self.norm = net.kinds, net.norm
+        self.layers = net.layers[:layers]
+
     def forward(self, x: Tensor) -> Tensor:
-        """Encode sentences."""
+        """Pass tokens through the layers."""
         real = x != 0
-        place = torch.arange(x.shape[1], device=x.device)
-        h = self.norm(self.words(x) + self.positions(place) + self.kinds.weight[0])
-        for layer in self.layers:
-            h = layer(h, real[:, None, None])
-        weight = real[:, :, None].to(h.dtype)
-        return F.normalize((h * weight).sum(1) / weight.sum(1).clamp_min(1e-9), dim=1)
+        h = _passed(self.layers, _embedded(self, x), real)
+        return h * real[:, :, None].to(h.dtype)
+
+
+class UpperLayers(nn.Module):
+    """The end of a `MiniLM`, which takes what `LowerLayers` makes; it can be given prompts.
+
+    Shapes: (rows, tokens, width), 0 where a row is filled up, to (rows, width).
+    """
+
+    def __init__(self, net: MiniLM, layers: int) -> None:
+        super().__init__()
+        self.features = net.features
+        self.layers = net.layers[layers:]
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, by the name that `Prompted` asks for."""
+        return self.layers
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, prefix: Prefix | None = None
+    ) -> Tensor:
+        """Pass places through the layers and take their mean."""
+        real = (x != 0).any(2) if mask is None else mask.bool()
+        return _pooled(_passed(self.layers, x, real, prefix), real)
 
 
 class Block(nn.Module):
@@ -131,10 +199,33 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Linear(width, inner), nn.Linear(inner, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-12)
 
-    def forward(self, h: Tensor, real: Tensor) -> Tensor:
-        """Add what each of the two halves makes, and normalise."""
-        parts = (layer(h) for layer in (self.query, self.key, self.value))
-        query, key, value = (p.unflatten(2, (self.heads, -1)).transpose(1, 2) for p in parts)
+    def forward(
+        self, h: Tensor, real: Tensor, prefix: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Add what each of the two halves makes, and normalise; keys and values may go before."""
+        query, key, value = (layer(h) for layer in (self.query, self.key, self.value))
+        if prefix is not None:
+            key, value = (torch.cat(pair, 1) for pair in zip(prefix, (key, value), strict=True))
+            real = F.pad(real, (prefix[0].shape[1], 0), value=True)
+        query, key, value = (
+            p.unflatten(2, (self.heads, -1)).transpose(1, 2) for p in (query, key, value)
+        )
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=real)
         h = self.norm1(h + self.attended(seen.transpose(1, 2).flatten(2)))
         return self.norm2(h + self.narrow(F.gelu(self.wide(h))))  # type: ignore[no-any-return]
+
+
+def _embedded(net: MiniLM | LowerLayers, x: Tensor) -> Tensor:
+    place = torch.arange(x.shape[1], device=x.device)
+    return net.norm(net.words(x) + net.positions(place) + net.kinds.weight[0])  # type: ignore[no-any-return]
+
+
+def _passed(layers: nn.ModuleList, h: Tensor, real: Tensor, prefix: Prefix | None = None) -> Tensor:
+    for layer, more in zip(layers, prefix or [None] * len(layers), strict=True):
+        h = layer(h, real[:, None, None], more)
+    return h
+
+
+def _pooled(h: Tensor, real: Tensor) -> Tensor:
+    weight = real[:, :, None].to(h.dtype)
+    return F.normalize((h * weight).sum(1) / weight.sum(1).clamp_min(1e-9), dim=1)

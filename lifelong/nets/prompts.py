@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.task import TaskSpec
+from lifelong.nets.minilm import MiniLM, UpperLayers
 from lifelong.nets.transformer import Transformer
 
 
@@ -97,7 +98,8 @@ class Prompted(nn.Module):
     A pass takes two of the backbone. It stays in eval mode, without dropout, so pretrain it.
 
     Args:
-        backbone: learned before; it is frozen.
+        backbone: learned before, a `Transformer`, a `MiniLM` or the upper layers of one (`cut`);
+            it is frozen.
         components: that each task adds to a block.
         length: of a prompt, an even number of places.
         blocks: how many, from the first on, get prompts; the authors prompt 5 of 12.
@@ -115,7 +117,12 @@ class Prompted(nn.Module):
     """
 
     def __init__(
-        self, backbone: Transformer, *, components: int = 10, length: int = 8, blocks: int = 1
+        self,
+        backbone: Transformer | MiniLM | UpperLayers,
+        *,
+        components: int = 10,
+        length: int = 8,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
         for name, size in {"components": components, "length": length, "blocks": blocks}.items():

@@ -32,11 +32,13 @@ class Transformer(nn.Module):
         hidden: width of the feedforward layer; None for four times the width.
         length: the longest sequence.
         padding: the token id that counts as padding, where no mask is given.
-        pool: "mean" over what is no padding, or the "first" place.
+        pool: "mean" over what is no padding, or the "first" place; "none" for all places.
+        causal: whether a place looks at none behind it, as a model of language must.
         dropout: while training.
 
     Shapes: x (rows, length) int64 or (rows, length, inputs), and mask (rows, length), True where
-        there is something, to (rows, width). In a batch: `Batch.of({"x": x, "mask": mask}, y)`.
+        there is something, to (rows, width), or (rows, length, width) without a pool. In a batch:
+        `Batch.of({"x": x, "mask": mask}, y)`.
 
     Raises:
         ValueError: not one of tokens and inputs, sizes that are not positive, or from `forward`,
@@ -59,7 +61,8 @@ class Transformer(nn.Module):
         hidden: int | None = None,
         length: int = 128,
         padding: int | None = None,
-        pool: Literal["mean", "first"] = "mean",
+        pool: Literal["mean", "first", "none"] = "mean",
+        causal: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -69,12 +72,13 @@ class Transformer(nn.Module):
         for name, size in {**sizes, "length": length, "hidden": hidden}.items():
             if size is not None and size < 1:
                 raise ValueError(f"{name} is {size}; it must be 1 or more")
-        if pool not in ("mean", "first"):
-            raise ValueError(f"pool is {pool!r}; choose 'mean' or 'first'")
+        if pool not in ("mean", "first", "none"):
+            raise ValueError(f"pool is {pool!r}; choose 'mean', 'first' or 'none'")
         self.features = width
         self.length = length
         self.padding = padding
         self.pool = pool
+        self.causal = causal
         self.embedding: nn.Module = (
             nn.Linear(inputs, width) if inputs is not None else nn.Embedding(tokens or 0, width)
         )
@@ -87,7 +91,7 @@ class Transformer(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, prefix: Prefix | None = None
     ) -> Tensor:
-        """Compute the features, (rows, width)."""
+        """Compute the features."""
         length = x.shape[1]
         if length > self.length:
             raise ValueError(
@@ -99,9 +103,14 @@ class Transformer(nn.Module):
         h: Tensor = self.embedding(x) + self.places(torch.arange(length, device=x.device))
         # A row of padding alone looks at itself: nothing to look at would be NaN.
         ignored = None if mask is None else ~mask.bool() & mask.bool().any(1, keepdim=True)
+        later = None
+        if self.causal:
+            later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
         for block, more in zip(self.blocks, prefix or [None] * len(self.blocks), strict=True):
-            h = block(h, ignored, more)
+            h = block(h, ignored, more, later)
         h = self.norm(h)
+        if self.pool == "none":
+            return h
         if self.pool == "first":
             return h[:, 0]
         if mask is None:
@@ -132,10 +141,14 @@ class Block(nn.Module):
         h: Tensor,
         ignored: Tensor | None = None,
         prefix: tuple[Tensor, Tensor] | None = None,
+        later: Tensor | None = None,
     ) -> Tensor:
-        """Compute (rows, length, width) from the same; `ignored` is True where not to look."""
+        """Compute (rows, length, width) from the same.
+
+        Masks are True where not to look: `ignored` (rows, length), `later` (length, length).
+        """
         x = self.norm1(h)
-        x, _ = self.attention(x, x, x, ignored, need_weights=False, prefix=prefix)
+        x, _ = self.attention(x, x, x, ignored, False, later, prefix=prefix)
         h = h + self.dropout(x)
         x = self.down(nn.functional.gelu(self.up(self.norm2(h))))
         return h + self.dropout(x)  # type: ignore[no-any-return]

@@ -144,6 +144,17 @@ def test_a_copy_with_other_sums_computes_its_own_answers(make):
 
 
 @every_head
+def test_what_was_solved_while_called_with_other_tensors_is_solved_again(make):
+    """As importance and teachers call it: what stood in for its tensors is taken away again."""
+    x, y = rows()
+    head = filled(make, x, y)
+    head.add(x + 3, 3 - y)
+    torch.func.functional_call(head, {"weight": head.weight, "bias": head.bias}, (x,))
+    both = filled(make, torch.cat((x, x + 3)), torch.cat((y, 3 - y)))
+    torch.testing.assert_close(head(x), both(x))
+
+
+@every_head
 def test_nothing_known_is_nothing_told(make):
     head = make(classes=3)
     x = torch.randn(2, 5)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lifelong import TaskSpec
 from lifelong.core.errors import MissingWeights
-from lifelong.nets import EfficientNetLite0, MiniLM, Pixels
+from lifelong.core.growth import grow
+from lifelong.nets import EfficientNetLite0, LatentModel, MiniLM, Pixels, Prompted
 from lifelong.nets.efficientnet import Same
 
 
@@ -39,6 +41,54 @@ def test_attention_is_that_of_a_loop_over_heads():
     inner = block.norm1(h + block.attended(torch.cat(parts, -1)))
     expected = block.norm2(inner + block.narrow(F.gelu(block.wide(inner))))
     torch.testing.assert_close(block(h, torch.ones(1, 1, 1, 3).bool()), expected)
+
+
+def test_cut_in_two_it_computes_the_same():
+    net = small()
+    rows = torch.tensor([[2, 7, 9, 3], [2, 5, 3, 0]])
+    lower, upper = net.cut(1)
+    model = LatentModel(lower, upper)
+    assert torch.equal(model(rows), net(rows))
+    latent = lower(rows)
+    assert latent.shape == (2, 4, 8)
+    assert not latent[1, 3].any()
+    torch.testing.assert_close(upper(latent[1:, :3]), net(rows)[1:])
+    assert [p.requires_grad for p in net.layers[0].parameters()] == [False] * 16
+    for layers in (0, 2):
+        with pytest.raises(ValueError, match=f"layers is {layers}; cut behind 1 to 1"):
+            net.cut(layers)
+
+
+@pytest.mark.parametrize("part", ["whole", "upper"])
+def test_prompts_go_into_a_layer_of_it(part):
+    torch.manual_seed(0)
+    lower, upper = small().cut(1)
+    net = Prompted(small() if part == "whole" else upper, components=2, length=4)
+    x = torch.tensor([[2, 7, 9, 3], [2, 5, 3, 0]])
+    x = x if part == "whole" else lower(x).detach()
+    plain = net(x)
+    grow(net, TaskSpec(0))
+    assert not torch.allclose(net(x), plain)
+    torch.testing.assert_close(net(x)[1:], net(x[1:, :3]))  # padding still changes nothing
+    net(x).sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in net.parameters() if p.requires_grad)
+
+
+def test_keys_and_values_before_the_tokens_are_attended_to():
+    block = small().layers[0]
+    h, more = torch.randn(1, 2, 8), torch.randn(2, 1, 1, 8)
+    real = torch.ones(1, 1, 1, 2).bool()
+    parts = []
+    for half in (slice(0, 4), slice(4, 8)):
+        query = block.query(h)[..., half]
+        key, value = (
+            torch.cat((extra, f(h)), 1)[..., half]
+            for extra, f in zip(more, (block.key, block.value), strict=True)
+        )
+        parts.append((query @ key.transpose(1, 2) / 2).softmax(-1) @ value)
+    inner = block.norm1(h + block.attended(torch.cat(parts, -1)))
+    expected = block.norm2(inner + block.narrow(F.gelu(block.wide(inner))))
+    torch.testing.assert_close(block(h, real, (more[0], more[1])), expected)
 
 
 @pytest.mark.parametrize("size", [7, 8])

@@ -24,6 +24,17 @@ def test_padding_changes_nothing(pool):
     torch.testing.assert_close(masked(short), masked(torch.tensor([[3, 5, 7, 9, 1]]), mask))
 
 
+def test_a_causal_one_sees_nothing_behind_a_place():
+    model, x = net(causal=True, pool="none"), torch.tensor([[1, 2, 3, 4]])
+    whole = model(x)
+    assert whole.shape == (1, 4, 8)
+    for place in range(1, 5):
+        torch.testing.assert_close(model(x[:, :place]), whole[:, :place])
+    both = net(pool="none")(x)
+    assert not torch.allclose(net(pool="none")(x[:, :2]), both[:, :2])
+    torch.testing.assert_close(net()(x), both.mean(1))
+
+
 def test_order_matters_and_rows_do_not_touch_each_other():
     model, x = net(), torch.tensor([[1, 2, 3], [4, 5, 6]])
     assert not torch.allclose(model(x), model(x.flip(1)))
