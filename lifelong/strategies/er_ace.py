@@ -31,7 +31,7 @@ class ERACE(Replay):
     replayed.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or bytes such as "10MB".
         **settings: as in `Replay`.
 
     Example:
@@ -41,7 +41,7 @@ class ERACE(Replay):
 
     row_losses = True
 
-    def __init__(self, capacity: int = 500, **settings: Any) -> None:
+    def __init__(self, capacity: int | str = 500, **settings: Any) -> None:
         super().__init__(capacity, **settings)
         self._weight: Tensor | None = None
 
