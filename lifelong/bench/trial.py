@@ -116,7 +116,7 @@ def measure(
         tell: is told how each run goes, numbered through in the order of `plan`.
 
     Raises:
-        ValueError: the time is too short for any candidate, or none at all.
+        ValueError: no candidate was over in time and kept to the constraints, or no time is given.
         StateMismatch: the folder holds runs with other settings.
     """
     if not 0 < minutes < float("inf") or count < 1:
@@ -189,7 +189,10 @@ def _decided(
             left_out[one.method] = broken
     if not kept:
         told = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise ValueError(f"{minutes:g} minutes let no candidate be measured ({told}); give more")
+        raise ValueError(
+            f"in {minutes:g} minutes no candidate was measured that keeps to the constraints "
+            f"({told}); give more minutes, try more candidates, or relax what they broke"
+        )
     ranked, because = rank(kept, advice.constraints.place)
     return Trial(results, tuple(ranked), left_out, because)
 
@@ -207,8 +210,8 @@ def _measured(one: Candidate, row: Summary) -> Candidate:
 
 def _broken(one: Candidate, c: Constraints) -> str | None:
     room = float("inf")
-    if isinstance(c.storage, int):  # what a policy notes of its rows is beside their bytes
-        room = c.storage + 8 * c.storage / (NOTED + (c.row_bytes or 0))
+    if isinstance(c.storage, int):  # what is noted of the rows, 16 bytes at most, is beside it
+        room = c.storage + 16 * c.storage / (NOTED + (c.row_bytes or 0))
     if one.least is not None and one.least > room:
         return f"it kept {format_bytes(one.least)}, more than the storage"
     if c.compute is not None and one.cost is not None and one.cost > c.compute:

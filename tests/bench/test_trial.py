@@ -79,7 +79,7 @@ def test_what_does_not_fit_into_the_time_is_left_out_and_named(
 
 def test_what_is_not_over_when_the_time_is_up_is_stopped(tmp_path: Path):
     advice = advise(known_of(Constraints(), "digits", SMALL))
-    with pytest.raises(ValueError, match=r"be measured \(fine-tune: it was not over"):
+    with pytest.raises(ValueError, match=r"constraints \(fine-tune: it was not over"):
         measure(advice, "digits", tmp_path, minutes=1e-6, **QUICK)
 
 
@@ -92,14 +92,15 @@ def test_no_time_and_no_candidates_are_refused(wrong: dict[str, Any], tmp_path: 
 
 def test_what_breaks_a_constraint_in_fact_is_not_chosen(tmp_path: Path):
     advice = advise(known_of(Constraints(storage="5KB"), "digits", SMALL))
-    first, second = advice.candidates[:2]
-    results = measure(advice, "digits", tmp_path, minutes=5, **QUICK).results
+    first = advice.candidates[0]
+    results = measure(advice, "digits", tmp_path, minutes=5, **QUICK | {"count": 3}).results
     for run in results:
         if run["strategy"] == first.method:
             run["memory_bytes"] = 50_000
     left_out: dict[str, str] = {}
     found = trial._decided(advice, results, left_out, 5)
-    assert found.candidates[0].method == second.method
+    assert found.candidates
+    assert first.method not in {one.method for one in found.candidates}
     assert found.left_out[first.method] == "it kept 50 kB, more than the storage"
 
     dear = replace(advice, constraints=replace(advice.constraints, storage=None, compute=1.0))
