@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lifelong import past_commands
+from lifelong import advise_command, past_commands
 from lifelong.core.errors import ConfigError, LifelongError, MissingExtra, UnknownName
 
 DEMO = ("fine-tune", "ewc", "replay", "der++", "default", "joint")
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     lists = commands.add_parser("list", help="what there is to choose from")
     lists.set_defaults(act=_list)
     lists.add_argument("what", nargs="?", metavar="|".join(LISTS))
+    advise_command.add(commands, _pair, _seeds)
     _add_service(commands)
     past_commands.add(commands)
     return parser
@@ -369,6 +370,13 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:
         return key, value
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    try:
+        return _setting(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _seeds(text: str) -> list[int]:

@@ -1,1 +1,6 @@
-"""Suites, the runner, published tables and reports."""
+"""Suites, the runner, published tables, reports, and advice on which strategy to take."""
+
+from lifelong.bench.advice import Advice, advise
+from lifelong.bench.constraints import Constraints
+
+__all__ = ["Advice", "Constraints", "advise"]

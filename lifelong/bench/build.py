@@ -28,6 +28,7 @@ from lifelong.nets import (
 )
 from lifelong.streams import (
     Labelled,
+    Rows,
     Stream,
     blurry,
     class_incremental,
@@ -63,6 +64,20 @@ def stream_of(config: Config) -> Stream:
 def task_names(config: Config) -> list[str]:
     """Name the tasks that a run is measured on."""
     return [task.name for task in _cut(_data(config["data"]), config).tasks]
+
+
+def kept_apart(config: Config) -> tuple[Rows, ...]:
+    """Return the rows of each task that nothing learns from, to choose settings by.
+
+    Raises:
+        ValueError: there are none.
+    """
+    parts = [task.valid for task in _cut(_data(config["data"]), config).tasks]
+    if any(part is None for part in parts):
+        raise ValueError(
+            'on is "valid", but no rows are kept apart for each task; set validation=0.1'
+        )
+    return tuple(part for part in parts if part is not None)
 
 
 def learner_of(config: Config, stream: Stream) -> Learner:

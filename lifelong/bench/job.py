@@ -17,7 +17,7 @@ from torch import nn
 
 import lifelong
 from lifelong.bench import recipes
-from lifelong.bench.build import learner_of, stream_of, task_names, warm_up
+from lifelong.bench.build import kept_apart, learner_of, stream_of, task_names, warm_up
 from lifelong.bench.evaluate import evaluate
 from lifelong.bench.folder import CHECKPOINT, RESULT, check_same, finished, interrupted
 from lifelong.bench.results import write_atomic
@@ -27,7 +27,7 @@ from lifelong.core.learner import Learner
 from lifelong.metrics import matrix
 from lifelong.metrics.cost import CostTimer, state_bytes
 from lifelong.nets import AnalyticHead
-from lifelong.streams import Rows, Stream, Task
+from lifelong.streams import Stream, Task
 
 Event = Callable[[dict[str, Any]], None]
 """Told how a run goes: batches done and in all, tasks likewise, the latest accuracies."""
@@ -94,7 +94,7 @@ class Job:
         self.stream = stream_of(self.config)
         self.tests = self.stream.tests
         if self.config["on"] == "valid":
-            self.tests = _kept_apart(self.stream)
+            self.tests = kept_apart(self.config)
         self.learner = learner_of(self.config, self.stream)
 
     def _run(self) -> dict[str, Any]:
@@ -254,16 +254,6 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def _kept_apart(stream: Stream) -> tuple[Rows, ...]:
-    parts = [task.valid for task in stream.tasks]
-    if len(stream) != len(stream.tests) or any(part is None for part in parts):
-        raise ValueError(
-            'on is "valid", but no rows are kept apart for each task; set validation=0.1, '
-            "and leave out the joint bound"
-        )
-    return tuple(part for part in parts if part is not None)
 
 
 def _bytes_kept(learner: Learner, stream: Stream, strategy: str) -> int:

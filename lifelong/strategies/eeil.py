@@ -23,7 +23,7 @@ class EEIL(Replay):
     along a cosine, not in two steps.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or bytes such as "10MB".
         epochs: of fine-tuning.
         lr: of fine-tuning, at its start; a tenth of the stream's, in the paper.
         batch: rows a step of fine-tuning.
@@ -42,7 +42,7 @@ class EEIL(Replay):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         epochs: int = 30,
         lr: float = 0.01,

@@ -29,7 +29,7 @@ class GDumb(Replay):
     beside it that change gradients have nothing to change.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or bytes such as "10MB".
         epochs: over the memory; 256 in the paper.
         lr: at the start; it falls to a hundredth.
         batch: rows a step.
@@ -49,7 +49,7 @@ class GDumb(Replay):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         epochs: int = 50,
         lr: float = 0.05,

@@ -34,7 +34,7 @@ class MIR(Replay):
     fill="task" does so. Strategies behind it see replayed rows with the weight 0.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or bytes such as "10MB".
         candidates: how many times as many rows as are replayed are looked at.
         lr: of the imagined step.
         **settings: as in `Replay`.
@@ -50,7 +50,7 @@ class MIR(Replay):
     row_losses = True
 
     def __init__(
-        self, capacity: int = 500, *, candidates: int = 5, lr: float = 0.05, **settings: Any
+        self, capacity: int | str = 500, *, candidates: int = 5, lr: float = 0.05, **settings: Any
     ) -> None:
         super().__init__(capacity, **settings)
         if candidates < 1:

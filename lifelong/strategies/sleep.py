@@ -36,7 +36,8 @@ class Sleep(Strategy):
     weights.
 
     Args:
-        capacity: how many rows its memory holds, equally many of each class.
+        capacity: how many rows its memory holds, or bytes such as "10MB"; equally many of each
+            class.
         steps: of each sleep; 0 for none.
         rows: in each of these steps.
         lr: of these steps.
@@ -61,7 +62,7 @@ class Sleep(Strategy):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         steps: int = 200,
         rows: int = 64,

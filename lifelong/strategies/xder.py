@@ -32,7 +32,7 @@ class XDER(DERpp):
     New rows count by the weights that they come with, as in `ERACE`.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or bytes such as "10MB".
         strength: alpha in the paper.
         label_strength: beta in the paper.
         ceiling: gamma in the paper.
@@ -50,7 +50,7 @@ class XDER(DERpp):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         strength: float = 0.3,
         label_strength: float = 0.8,

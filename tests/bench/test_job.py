@@ -268,8 +268,20 @@ def test_on_valid_measures_rows_that_are_kept_apart(tmp_path: Path):
     assert [len(rows) for rows in made.tests] == [10] * 5
     with pytest.raises(ValueError, match=r"no rows are kept apart .* set validation=0.1"):
         Job(small(on="valid"), tmp_path / "none").run()
-    with pytest.raises(ValueError, match="leave out the joint bound"):
-        Job(small("joint", validation=0.25, on="valid"), tmp_path / "joint").run()
+
+
+@pytest.mark.parametrize("bound", ["joint", "cumulative"])
+def test_bounds_are_measured_on_the_same_rows_and_do_not_learn_them(bound: str, tmp_path: Path):
+    plain = Job(small(validation=0.25, on="valid"), tmp_path / "plain")
+    made = Job(small(bound, validation=0.25, on="valid"), tmp_path / "bound")
+    plain.prepare()
+    made.prepare()
+    for ours, theirs in zip(made.tests, plain.tests, strict=True):
+        assert torch.equal(ours.x, theirs.x)
+    learned = {row.tobytes() for row in made.stream.tasks[-1].train.x.numpy()}
+    kept = [row.tobytes() for rows in made.tests for row in rows.x.numpy()]
+    assert sum(row in learned for row in kept) < 5  # digits that are drawn alike, if any
+    made.run()
 
 
 def test_a_run_leaves_the_threads_and_the_random_state_of_the_process(tmp_path: Path):

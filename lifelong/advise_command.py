@@ -1,0 +1,163 @@
+"""The command that says which strategy to take."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lifelong.bench.advice import Advice, Candidate
+    from lifelong.bench.trial import Trial
+
+
+def add(commands: Any, settings: Any, seeds: Any) -> None:
+    """Add the command to a parser's.
+
+    Args:
+        commands: of the parser.
+        settings: reads KEY=VALUE.
+        seeds: reads a list of seeds.
+    """
+    ask = commands.add_parser("advise", help="which strategy to take, and why")
+    ask.set_defaults(act=_advise, stopped="; the same command goes on where it was")
+    yes_or_no = argparse.BooleanOptionalAction
+    ask.add_argument("--tasks", type=int, metavar="N", help="how many there will be")
+    ask.add_argument(
+        "--storage", metavar="SIZE", help="for all that is kept of the past: 100MB, or 0"
+    )
+    ask.add_argument(
+        "--privacy", metavar="WHAT",
+        help="what may be kept of past rows: rows, statistics or nothing (or low, medium, high)",
+    )  # fmt: skip
+    ask.add_argument(
+        "--compute", type=float, metavar="TIMES", help="the cost of fine-tuning may be paid"
+    )
+    ask.add_argument("--boundaries", action=yes_or_no, default=True, help="ends of tasks are told")
+    ask.add_argument("--task-known", action=yes_or_no, help="the task is told at test time")
+    ask.add_argument(
+        "--place", default="server", metavar="WHERE", help="server or edge (default: server)"
+    )
+    ask.add_argument("--increment", metavar="KIND", help="what a task adds: task, domain or class")
+    ask.add_argument("--online", action="store_true", help="each row is learned from once")
+    ask.add_argument("--pretrained", action="store_true", help="there is a backbone to freeze")
+    ask.add_argument("--row-bytes", type=int, metavar="N", help="of a row's inputs")
+    ask.add_argument("--classes", type=int, metavar="N", help="how many there will be")
+    ask.add_argument("--parameters", type=int, metavar="N", help="of the model")
+    ask.add_argument("--all", action="store_true", help="say of each method what speaks for it")
+    ask.add_argument("--json", action="store_true", help="for machines")
+    tried = ask.add_argument_group("trying the best ones")
+    tried.add_argument("--measure", metavar="SUITE", help="try them on it; see `lifelong list`")
+    tried.add_argument("--minutes", type=float, default=10.0, help="at most (default: 10)")
+    tried.add_argument(
+        "--candidates", type=int, default=4, metavar="N", help="to try (default: %(default)s)"
+    )
+    tried.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="(default: 0,1,2)")
+    tried.add_argument(
+        "--set", nargs="+", metavar="KEY=VALUE", type=settings, default=[], action="extend",
+        help="settings of the suite, such as limit=100",
+    )  # fmt: skip
+    tried.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/advice-SUITE)")
+    tried.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+
+
+SHOWN = 5
+"""How many candidates are shown with all that speaks for them and against them."""
+LEVELS = {"low": "rows", "medium": "statistics", "high": "nothing"}
+"""How much privacy is asked for, as what may be kept."""
+
+
+def _advise(options: argparse.Namespace) -> int:
+    from lifelong.bench import Constraints, advise
+    from lifelong.bench.trial import known_of
+
+    given = {field.name: getattr(options, field.name) for field in fields(Constraints)}
+    given["privacy"] = LEVELS.get(options.privacy, options.privacy)
+    constraints = Constraints(**given)
+    if options.measure is None:
+        _print(options, advise(constraints), None)
+        return 0
+    constraints = known_of(constraints, options.measure, dict(options.set))
+    advice = advise(constraints)
+    trial, report = _measured(options, advice)
+    _print(options, advice, trial)
+    if not options.json:
+        print(f"the report is {report.resolve()}")
+    return 0
+
+
+def _measured(options: argparse.Namespace, advice: Advice) -> tuple[Trial, Path]:
+    """Try the best ones, and write the report of what they came to."""
+    from lifelong.bench.progress import RunProgress
+    from lifelong.bench.report import write_report, write_results
+    from lifelong.bench.trial import measure, plan
+
+    words = {
+        "count": options.candidates,
+        "seeds": options.seeds,
+        "given": dict(options.set),
+    }
+    suite, out = options.measure, options.out or Path("runs") / f"advice-{options.measure}"
+    with RunProgress(plan(advice, suite, **words)) as progress:
+        trial = measure(
+            advice, suite, out, minutes=options.minutes, workers=options.workers,
+            tell=progress.tell, **words,
+        )  # fmt: skip
+    write_results(trial.results, out / "results.json")
+    title = f"Advice on {suite}, by rows that were kept apart"
+    return trial, write_report(trial.results, out, command=options.command, title=title)
+
+
+def _print(options: argparse.Namespace, advice: Advice, trial: Trial | None) -> None:
+    from lifelong.bench.listing import aligned
+    from lifelong.bench.snippets import INCREMENTS, command, python
+
+    first = advice.first if trial is None else trial.candidates[0]
+    suite = INCREMENTS[advice.constraints.increment or "class"]
+    if options.measure:
+        suite = dict(options.set)
+    line = command(first.method, first.settings, suite, options.measure or "digits")
+    code = python(first.method, first.settings)
+    if options.json:
+        print(json.dumps(_plain(advice, trial, line, code), indent=1))
+        return
+    if trial is not None:
+        from rich.console import Console
+
+        from lifelong.bench.report import summary_table
+
+        Console().print(summary_table(trial.results, title=f"{options.measure}, rows kept apart"))
+        for name, why in trial.left_out.items():
+            print(f"left out: {name}: {why}")
+    because = advice.because if trial is None else trial.because
+    print(f"take {first.method}: {because}\n\n  {line}\n")
+    print("\n".join(f"  {text}".rstrip() for text in code.splitlines()))
+    shown = SHOWN if not options.all else len(advice.candidates)
+    for one in advice.candidates[:shown]:
+        print("\n".join(["", *_told(one)]))
+    rest = [
+        (f"  {one.method}", (one.reasons or one.doubts)[0]) for one in advice.candidates[shown:]
+    ]
+    outs = [(f"  {one.method}", one.constraint, one.because) for one in advice.ruled_out]
+    for head, rows in (("then (--all for the reasons)", rest), ("ruled out", outs)):
+        if rows:
+            print("\n".join(["", head, *aligned(rows)]))
+
+
+def _told(one: Candidate) -> list[str]:
+    settings = " ".join(f"{key}={value}" for key, value in one.settings.items())
+    lines = [f"{one.method}  {settings}".rstrip()]
+    return [*lines, *(f"  + {text}" for text in one.reasons), *(f"  - {t}" for t in one.doubts)]
+
+
+def _plain(advice: Advice, trial: Trial | None, line: str, code: str) -> Mapping[str, Any]:
+    """Give all of it as plain data."""
+    found = {**asdict(advice), "command": line, "python": code, "first": advice.first.method}
+    found["basis"] = [one.place for one in advice.basis]
+    if trial is not None:
+        first = trial.candidates[0].method
+        found |= {"first": first, "because": trial.because, "measured": asdict(trial)}
+    return found

@@ -1,0 +1,69 @@
+"""A method as what one types: a command that tries it, and lines of Python that use it."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from lifelong.bench.recipes import RECIPES
+
+INCREMENTS: Mapping[str, Mapping[str, str]] = {
+    "class": {},
+    "domain": {"scenario": "domain-incremental"},
+    "task": {"scenario": "task-incremental", "head": "multi"},
+}
+"""What makes of a class-incremental suite one of another kind of increments."""
+
+
+def command(method: str, settings: Mapping[str, Any], suite: Mapping[str, str], name: str) -> str:
+    """Write the command that tries a method with its settings on a suite.
+
+    Example:
+        >>> command("der++", {"capacity": "1MB"}, INCREMENTS["domain"], "digits")
+        'lifelong run digits --strategy der++ --set scenario=domain-incremental der++.capacity=1MB'
+    """
+    own = {f"{method}.{key}": value for key, value in settings.items()}
+    pairs = [f"{key}={value}" for key, value in {**suite, **own}.items()]
+    words = ["lifelong", "run", name, "--strategy", method]
+    return shlex.join([*words, *(["--set", *pairs] if pairs else [])])
+
+
+def python(method: str, settings: Mapping[str, Any]) -> str:
+    """Write the lines that give a `model` its learner with a method.
+
+    Example:
+        >>> print(python("der++", {"capacity": "1MB"}))
+        from torch.optim import Adam
+        <BLANKLINE>
+        from lifelong import Learner
+        from lifelong.strategies import DERpp
+        <BLANKLINE>
+        optimizer = Adam(model.parameters(), lr=1e-3)
+        learner = Learner(model, optimizer, [DERpp(capacity='1MB')])
+    """
+    recipe = RECIPES[method]
+    made: Any = recipe.make
+    given = dict(settings)
+    if isinstance(made, partial):
+        made, given = made.func, {**made.keywords, **settings}
+    imports, strategies = ["from lifelong import Learner"], "[]"
+    by_name = made is not None and not inspect.isclass(made)
+    if by_name or recipe.network is not None:
+        imports.append("from lifelong.bench import recipes")
+    if by_name:
+        strategies = f"recipes.make({method!r}, {{{method!r}: {dict(settings)!r}}})"
+    elif made is not None:
+        imports.append(f"from lifelong.strategies import {made.__name__}")
+        arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        strategies = f"[{made.__name__}({arguments})]"
+    network = [f"model = recipes.network({method!r}, model)"] if recipe.network else []
+    if recipe.family == "analytic" and "warm" not in given:  # nothing trains
+        return "\n".join([*imports, "", *network, f"learner = Learner(model, None, {strategies})"])
+    optimizer = "optimizer = Adam(model.parameters(), lr=1e-3)"
+    learner = f"learner = Learner(model, optimizer, {strategies})"
+    return "\n".join(
+        ["from torch.optim import Adam", "", *imports, "", *network, optimizer, learner]
+    )

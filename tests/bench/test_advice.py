@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lifelong import Batch, TaskSpec
+from lifelong.bench import Constraints, advice, advise
+from lifelong.bench.advice import FALLBACK, Candidate, NothingFits, rank
+from lifelong.bench.build import learner_of, stream_of
+from lifelong.bench.recipes import RECIPES
+from lifelong.bench.rules import fits, read_rules
+from lifelong.bench.snippets import INCREMENTS, command, python
+from lifelong.bench.stored import LEVELS
+from lifelong.bench.suites import resolve
+from lifelong.cli import main
+from lifelong.core.learner import Learner
+from lifelong.metrics.confidence import Interval
+from lifelong.nets import MLP, Classifier, MultiHead, Pixels, TaskClassifier
+
+SIZES = {"row_bytes": 784, "classes": 10, "parameters": 480_000, "tasks": 5}
+CASES: list[tuple[dict[str, Any], str, dict[str, str | None]]] = [
+    # what is asked for, what comes first, and what rules some others out (None: nothing)
+    ({}, FALLBACK, {"slda": "pretrained", "packnet": "task_known", "wa": "none", "gem": None}),
+    ({"tasks": 50, "storage": "100MB"}, FALLBACK, {"experts": "tasks", "ranpac-warm": None}),
+    ({"boundaries": False}, FALLBACK, {"gem": "boundaries", "ewc": "boundaries", "er-ace": None}),
+    ({"boundaries": False, "compute": 1.7}, "replay", {FALLBACK: "compute", "er-ace": "compute"}),
+    ({"compute": 2}, "exemplars", {FALLBACK: "compute", "mir": "compute", "replay": None}),
+    ({"compute": 2, "boundaries": False}, "replay", {"exemplars": "boundaries"}),
+    ({"place": "edge"}, FALLBACK, {"gem": "compute", "gdumb": "compute", "dgr-distil": "compute"}),
+    ({"place": "edge", "compute": 5}, FALLBACK, {"gem": None, "gdumb": "compute"}),
+    ({"privacy": "statistics"}, "ranpac-warm", {FALLBACK: "privacy", "ogd": "privacy"}),
+    ({"privacy": "nothing"}, "growing-lwf", {"dgr": "privacy", "gpm": "privacy", "lwf": None}),
+    ({"privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {"ewc": "storage"}),
+    ({"storage": "50KB", **SIZES}, FALLBACK, {"lwf": "storage", "gdumb": "storage"}),
+    ({"storage": "5KB", **SIZES}, "ranpac-warm", {FALLBACK: "storage", "replay": "storage"}),
+    ({"pretrained": True}, "slda", {"lora": None, "ranpac": None, "task-lora": "task_known"}),
+    ({"pretrained": True, "place": "edge"}, "slda", {"lora": "compute", "ncm": None}),
+    ({"pretrained": True, "boundaries": False, "privacy": "statistics"}, "slda", {
+        "o-lora": "boundaries", "replay": "privacy"}),
+    ({"online": True}, FALLBACK, {"packnet": "task_known"}),
+    ({"online": True, "task_known": True}, FALLBACK, {"packnet": "online", "hat": "online"}),
+    ({"increment": "domain"}, FALLBACK, {"progressive": "task_known", "slda": "pretrained"}),
+    ({"increment": "domain", "privacy": "nothing"}, "lwf", {FALLBACK: "privacy"}),
+    ({"increment": "domain", "task_known": True}, FALLBACK, {"ranpac-warm": "task_known"}),
+    ({"task_known": True}, FALLBACK, {"ranpac-warm": "task_known", "packnet": None}),
+    ({"task_known": True, "privacy": "nothing"}, "progressive", {"gpm": "privacy", "hat": None}),
+    ({"task_known": True, "privacy": "nothing", "compute": 1.5}, "lwf", {
+        "progressive": "compute", "supsup": None}),
+    ({"increment": "task", "privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {
+        "progressive": "storage", "supsup": "storage", "packnet": "storage"}),
+]  # fmt: skip
+
+
+def ruled_out(found: advice.Advice) -> dict[str, str]:
+    return {one.method: one.constraint for one in found.ruled_out}
+
+
+@pytest.mark.parametrize(("asked", "first", "out"), CASES, ids=lambda part: str(part)[:60])
+def test_constraints_and_what_comes_of_them(asked: dict[str, Any], first: str, out: dict[str, str]):
+    found = advise(Constraints(**asked))
+    assert found.first.method == first
+    against = ruled_out(found)
+    assert {name: against.get(name) for name in out} == out
+    methods = [one.method for one in found.candidates]
+    assert {*methods, *against} == {
+        name for name, recipe in RECIPES.items() if recipe.bound is None and name != "fine-tune"
+    }
+    assert len(methods) == len(set(methods))
+
+
+constraints = st.fixed_dictionaries(
+    {
+        "tasks": st.none() | st.integers(1, 50),
+        "storage": st.none() | st.sampled_from([1000, 20_000, "100KB", "2MB", "1GB"]),
+        "privacy": st.sampled_from([None, *LEVELS]),
+        "compute": st.none() | st.floats(1, 50),
+        "boundaries": st.just(True),
+        "task_known": st.sampled_from([None, True]),
+        "place": st.sampled_from(["server", "edge"]),
+        "increment": st.sampled_from([None, "domain"]),
+        "online": st.booleans(),
+        "pretrained": st.booleans(),
+        "row_bytes": st.sampled_from([None, 64]),
+        "classes": st.sampled_from([None, 10]),
+        "parameters": st.sampled_from([None, 18_000]),
+    }
+)
+
+
+def possible(asked: dict[str, Any]) -> set[str]:
+    try:
+        return {one.method for one in advise(Constraints(**asked)).candidates}
+    except NothingFits:
+        return set()
+
+
+@given(constraints, st.sampled_from([(1000, 20_000), (20_000, "100KB"), ("2MB", None)]))
+@settings(max_examples=40, deadline=None)
+def test_more_storage_never_rules_out_more(asked: dict[str, Any], rooms: tuple[Any, Any]):
+    less, more = ({**asked, "storage": room} for room in rooms)
+    assert possible(less) <= possible(more)
+
+
+@given(constraints)
+@settings(max_examples=40, deadline=None)
+def test_no_storage_leaves_no_more_than_some(asked: dict[str, Any]):
+    nothing = {**asked, "storage": 0, "privacy": "nothing"}
+    assert possible(nothing) <= possible({**nothing, "storage": 1000})
+
+
+@given(constraints)
+@settings(max_examples=40, deadline=None)
+def test_stricter_privacy_never_adds_a_method(asked: dict[str, Any]):
+    found = [possible({**asked, "privacy": privacy}) for privacy in LEVELS]
+    assert found[0] >= found[1] >= found[2]
+
+
+@given(constraints, st.floats(1, 10), st.floats(0, 10))
+@settings(max_examples=40, deadline=None)
+def test_more_compute_never_rules_out_more(asked: dict[str, Any], compute: float, more: float):
+    less = possible({**asked, "compute": compute})
+    assert less <= possible({**asked, "compute": compute + more})
+
+
+@given(constraints, st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_every_advised_configuration_is_built_and_learns(asked: dict[str, Any], draw: int):
+    asked = {**asked, "pretrained": False}
+    try:
+        found = advise(Constraints(**asked))
+    except NothingFits:
+        return
+    one = random.Random(draw).choice(found.candidates)
+    kind = INCREMENTS[found.constraints.increment or "class"]
+    own = {f"{one.method}.{key}": value for key, value in one.settings.items()}
+    told = "task ids" in RECIPES[one.method].needs
+    small = {"limit": 8, "width": 10, **(INCREMENTS["task"] if told else kind), **own}
+    config = {**resolve("digits", one.method, small), "seed": 0, "device": "cpu"}
+    stream = stream_of(config)
+    learner = learner_of(config, stream)
+    task = next(iter(stream))
+    learner.begin_task(task)
+    for _, batch in zip(range(2), task, strict=False):
+        assert torch.isfinite(learner.observe(batch))
+
+
+ADVISED = [
+    name
+    for name, recipe in RECIPES.items()
+    if recipe.bound is None
+    and not any(name in one.methods and not one.when for one in read_rules().exclusions)
+]
+
+
+def model(told: bool) -> nn.Module:
+    backbone, front = MLP(64, (20, 20)), Pixels(scale=16)
+    if told:
+        return TaskClassifier(backbone, MultiHead(20), front)
+    return Classifier(backbone, nn.Linear(20, 4), front)
+
+
+@pytest.mark.parametrize("method", ADVISED)
+def test_the_lines_of_python_run(method: str):
+    told = "task ids" in RECIPES[method].needs
+    names: dict[str, Any] = {"model": model(told)}
+    exec(python(method, {}), names)
+    learner = names["learner"]
+    assert isinstance(learner, Learner)
+    learner.begin_task(TaskSpec(0, classes=(0, 1)))
+    for _ in range(2):
+        x = torch.randint(16, (8, 1, 8, 8), dtype=torch.uint8)
+        learner.observe(Batch.of(x, torch.randint(2, (8,)), 0))
+
+
+@pytest.mark.parametrize("method", ADVISED)
+def test_the_command_is_understood_and_resolved(method: str, monkeypatch: pytest.MonkeyPatch):
+    from lifelong import cli
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(cli, "_run", lambda options: given.update(vars(options)) or 0)
+    kind = INCREMENTS["task" if "task ids" in RECIPES[method].needs else "class"]
+    assert main(command(method, {}, kind, "digits").split()[1:]) == 0
+    assert given["strategy"] == [method]
+    resolve("digits", method, dict(cli._setting(text) for text in given["set"]))
+
+
+def test_reasons_name_figure_suite_and_section():
+    found = advise(Constraints())
+    told = found.first.reasons[0]
+    assert "% on Fashion-MNIST in one pass" in told
+    assert "docs/results.md, Beside Avalanche" in told
+    assert all(one.reasons or one.doubts for one in found.candidates)
+
+
+def test_nothing_left_says_what_to_relax_and_what_that_buys():
+    with pytest.raises(NothingFits) as caught:
+        advise(Constraints(storage=0))
+    said = str(caught.value)
+    assert "without storage: " in said
+    assert "% on Fashion-MNIST" in said
+    with pytest.raises(NothingFits, match="without privacy"):
+        advise(Constraints(boundaries=False, privacy="statistics"))
+
+
+def candidate(
+    method: str, mean: float | None, half: float | None = None, **facts: Any
+) -> Candidate:
+    accuracy = None if mean is None else Interval(mean, None, half, 3)
+    own = {"cost": 1.0, "least": 0, **facts}
+    return Candidate(method, {}, accuracy, own["cost"], own["least"], (), ())
+
+
+def test_ties_within_the_interval_go_to_the_cheaper():
+    dear = candidate("gem", 90.0, 2.0, cost=4.0, least=10)
+    slow = candidate("mir", 88.5, 5.0, cost=3.0, least=5)
+    quick = candidate("replay", 88.1, 0.1, cost=1.5, least=20)
+    worse = candidate("er-ace", 87.9, 9.0, cost=1.1, least=1)
+    unknown = candidate("sleep", None, cost=1.0)
+    given = [unknown, worse, quick, slow, dear]
+
+    ranked, because = rank(given, "server")
+    assert [one.method for one in ranked] == ["replay", "mir", "gem", "er-ace", "sleep"]
+    assert because == "3 are even, within the interval of GEM; of these it takes the least time"
+
+    ranked, because = rank(given, "edge")
+    assert [one.method for one in ranked] == ["mir", "gem", "replay", "er-ace", "sleep"]
+    assert because.endswith("it keeps the fewest bytes")
+
+    assert rank([worse, candidate("gem", 99.0, 2.0)], "edge")[1].startswith("it is the most")
+    assert rank([unknown], "server")[1].startswith("none of these was compared")
+    assert rank(given, "server", default="sleep")[0][0] is unknown
+
+
+def test_the_default_gives_way_to_what_is_better_in_two_comparisons(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rules = read_rules()
+    c = Constraints().settled()
+
+    def with_accuracy(texts: list[str]) -> None:
+        new = iter(texts)
+        figures = [
+            replace(one, accuracy={**one.accuracy, "replay": next(new)})
+            if one in rules.comparisons(c) and rules.stand_in in one.accuracy
+            else one
+            for one in rules.figures
+        ]
+        changed = replace(rules, figures=tuple(figures))
+        monkeypatch.setattr(advice, "read_rules", lambda: changed)
+
+    shared = sum(rules.stand_in in one.accuracy for one in rules.comparisons(c))
+    assert shared == 4  # of which two are the same job
+    with_accuracy(["99.9 ± 0.1"] * shared)
+    assert advise(Constraints()).first.method == "replay"
+    with_accuracy(["99.9 ± 50"] + ["99.9"] * (shared - 1))
+    assert advise(Constraints()).first.method == FALLBACK
+
+
+def test_rules_without_a_condition_hold_for_all():
+    assert fits({}, Constraints())
+
+
+def test_more_tasks_than_experts_rule_them_out():
+    assert "experts" in possible({"tasks": 10})
+    assert ruled_out(advise(Constraints(tasks=11)))["experts"] == "tasks"
