@@ -17,6 +17,9 @@ INCREMENTS: Mapping[str, Mapping[str, str]] = {
 }
 """What makes of a class-incremental suite one of another kind of increments."""
 
+_ARGUMENT = {"capacity": "memory"}
+"""What the default's strategy and the function that makes its learner call by different names."""
+
 
 def command(method: str, settings: Mapping[str, Any], suite: Mapping[str, str], name: str) -> str:
     """Write the command that tries a method with its settings on a suite.
@@ -43,7 +46,14 @@ def python(method: str, settings: Mapping[str, Any]) -> str:
         <BLANKLINE>
         optimizer = Adam(model.parameters(), lr=1e-3)
         learner = Learner(model, optimizer, [DERpp(capacity='1MB')])
+        >>> print(python("default", {"capacity": "1MB"}))
+        from lifelong import default_learner
+        <BLANKLINE>
+        learner = default_learner(model, memory='1MB')
     """
+    if method == "default":
+        given = "".join(f", {_ARGUMENT.get(k, k)}={v!r}" for k, v in settings.items())
+        return f"from lifelong import default_learner\n\nlearner = default_learner(model{given})"
     recipe = RECIPES[method]
     made: Any = recipe.make
     given = dict(settings)
