@@ -52,8 +52,8 @@ def python(method: str, settings: Mapping[str, Any]) -> str:
         learner = default_learner(model, memory='1MB')
     """
     if method == "default":
-        given = "".join(f", {_ARGUMENT.get(k, k)}={v!r}" for k, v in settings.items())
-        return f"from lifelong import default_learner\n\nlearner = default_learner(model{given})"
+        told = "".join(f", {_ARGUMENT.get(k, k)}={v!r}" for k, v in settings.items())
+        return f"from lifelong import default_learner\n\nlearner = default_learner(model{told})"
     recipe = RECIPES[method]
     made: Any = recipe.make
     given = dict(settings)
