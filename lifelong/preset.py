@@ -32,7 +32,7 @@ def default_learner(
 
     It is `Learner(model, Adam(model.parameters(), lr=2e-3), [Steady(memory, store=store)])`, for
     classification by any module, with tasks or without. Nothing in it is to be set for a data set:
-    what was measured with it, on four streams that differ, is in docs/results.md.
+    what was measured with it, beside methods that were tuned, is in docs/results.md.
 
     Args:
         model: gives (rows, classes); its head may grow.

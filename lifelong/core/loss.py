@@ -90,7 +90,8 @@ def _alike(weight: Tensor) -> int:
     """Count the first rows, if those weigh the same and all behind them nothing; else 0."""
     values = weight.numpy()
     count = int(np.count_nonzero(values))
-    return count if count and bool((values[:count] == values[0]).all()) else 0
+    alike = count > 0 and values[0] != 0 and bool((values[:count] == values[0]).all())
+    return count if alike else 0
 
 
 def check_labels(output: Tensor, y: Tensor) -> None:

@@ -194,7 +194,15 @@ def test_weights_make_a_weighted_mean():
 
 @pytest.mark.parametrize(
     "weight",
-    [[1, 1, 1, 0, 0], [0.5, 0.5, 0, 0, 0], [1, 2, 0, 0, 0], [0, 1, 1, 0, 1], [2, 2, 2, 2, 2]],
+    [
+        [1, 1, 1, 0, 0],
+        [0.5, 0.5, 0, 0, 0],
+        [1, 2, 0, 0, 0],
+        [0, 1, 1, 0, 1],
+        [0, 0, 0, 1, 1],
+        [0, 0, 1, 1, 0],
+        [2, 2, 2, 2, 2],
+    ],
 )
 def test_the_mean_by_weights_is_the_same_however_few_operations_it_takes(weight, chance):
     output = torch.randn(5, 4, generator=chance, requires_grad=True)
