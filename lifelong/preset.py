@@ -49,7 +49,7 @@ def default_learner(
     Example:
         >>> from torch import nn
         >>> default_learner(nn.Linear(4, 3), memory="1MB")
-        Learner(Linear of 15 parameters, Adam, [Steady()], tasks [], 0 steps)
+        Learner(Linear of 15 parameters, Adam, [Steady(capacity='1000000B')], tasks [], 0 steps)
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:

@@ -24,7 +24,13 @@ def jobs(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "config",
-    [small("replay", seed=1), small("replay"), small("si"), small("si", si__strength=7.0)],
+    [
+        small("replay", seed=1),
+        small("replay"),
+        small("si"),
+        small("default"),
+        small("si", si__strength=7.0),
+    ],
 )
 def test_runs_of_the_same_suite_lie_side_by_side(jobs: Path, config: dict[str, Any]):
     check_beside(jobs, [config])
