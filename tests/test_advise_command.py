@@ -15,7 +15,7 @@ def test_it_says_what_to_take_why_and_what_is_ruled_out(capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert said.startswith(f"take {FALLBACK}: in doubt the default")
     assert f"lifelong run digits --strategy {FALLBACK} --set {FALLBACK}." in said
-    assert "learner = Learner(model, optimizer, " in said
+    assert "learner = default_learner(model, " in said
     assert "\n  + " in said
     assert "\n  - " in said
     assert "docs/results.md, Every method on digits, classes added" in said

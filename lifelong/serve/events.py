@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, get_args
 
 Kind = Literal["prediction", "label", "example", "tick", "erasure", "decision"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+AFTER = ":done"
+"""Ends the id of an erasure's second event, which comes when the log has no more of it."""
 
 
 @dataclass(frozen=True, slots=True)

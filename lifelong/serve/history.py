@@ -55,6 +55,8 @@ class History:
         self.owed: dict[str, int] = {}
         """Of an erasure whose versions are not replaced: first offset, event, newest version, and
         the checkpoint that was gone back to."""
+        self._paid: dict[str, int] = {}
+        """What was owed last: an erasure has a second event, which may come when that is paid."""
         for left in self.folder.glob(".*"):
             left.unlink()  # of a process that was killed while it wrote
         if self._lists.exists():
@@ -62,7 +64,10 @@ class History:
                 lists = json.loads(self._lists.read_text("utf-8"))
                 self._done = {int(event) for event in lists["done"]}
                 self.ranges = [(int(first), int(last)) for first, last in lists["ranges"]]
-                self.owed = {str(name): int(value) for name, value in lists["owed"].items()}
+                self.owed, self._paid = (
+                    {str(name): int(value) for name, value in lists.get(which, {}).items()}
+                    for which in ("owed", "paid")
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(
                     f"{self._lists} is damaged ({error}); delete it to learn again from the log"
@@ -166,15 +171,20 @@ class History:
             self.ranges.append((first, last))
             self._write()
 
-    def owe(self, first: int, event: int) -> None:
+    def owe(self, first: int, event: int, again: bool = False) -> None:
         """Remember that versions which have seen an offset are to be replaced.
 
         Args:
             first: the offset of the first event that was erased.
             event: of the erasure; a learner that is past it again is one to replace them with.
+            again: whether it is the second event of an erasure, whose first one is at `first`: the
+                checkpoint that was gone back to then is still the one.
         """
+        before = self.owed
+        if again and not before and first <= self._paid.get("event", 0):
+            before = {"from": self._paid["from"]} if "from" in self._paid else {}
         first = min(first, self.owed.get("first", first))
-        back = {name: at for name, at in self.owed.items() if name == "from"}
+        back = {name: at for name, at in before.items() if name == "from"}
         self.owed = {"first": first, "event": event, **back}
         self._write()
 
@@ -190,8 +200,8 @@ class History:
         self._write()
 
     def paid(self) -> None:
-        """Forget what was owed."""
-        self.owed = {}
+        """Note that nothing is owed any more."""
+        self.owed, self._paid = {}, self.owed
         self._write()
 
     def discarded(self, offset: int) -> bool:
@@ -202,8 +212,8 @@ class History:
         return self.folder / f"{offset:012d}.safetensors"
 
     def _write(self) -> None:
-        lists = {"done": sorted(self._done), "ranges": self.ranges, "owed": self.owed}
-        text = json.dumps(lists)
+        lists = {"done": sorted(self._done), "ranges": self.ranges}
+        text = json.dumps({**lists, "owed": self.owed, "paid": self._paid})
         temporary = self._lists.with_name(f".{self._lists.name}")
         try:
             with temporary.open("w", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ from lifelong.core.errors import LogError
 from lifelong.serve.auth import Refused
 from lifelong.serve.batching import Answer, MicroBatcher
 from lifelong.serve.decisions import Decisions
-from lifelong.serve.events import Event
+from lifelong.serve.events import AFTER, Event
 from lifelong.serve.ids import new_id
 from lifelong.serve.messages import (
     Challenge,
@@ -243,7 +243,7 @@ class Routes:
         events = await self.parts.erase(request.subject, caller, offset, facts)
         # And one after: what came in between may have been learned before it was removed.
         again = {"first": offset}
-        done = Event("erasure", f"{id}:done", self.parts.clock(), again, subject=named)
+        done = Event("erasure", id + AFTER, self.parts.clock(), again, subject=named)
         [until] = await self._record([replace(done, source=caller)])
         await self.parts.removed(offset, events, until, caller)
         return Reply(202, {"id": id, "offset": offset, **facts})

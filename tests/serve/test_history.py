@@ -54,3 +54,18 @@ def test_a_file_half_written_is_swept(tmp_path):
     (tmp_path / "checkpoints" / ".000000000007.safetensors.x").write_bytes(b"half")
     assert History(tmp_path).offsets == []
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_an_erasure_names_the_first_checkpoint_gone_back_to_though_its_end_comes_late(tmp_path):
+    history = History(tmp_path)
+    history.owe(561, 690)
+    history.went_back(500)
+    history.paid()
+    history = History(tmp_path)  # a process that died in between changes nothing
+    history.owe(690, 712, again=True)
+    history.went_back(600)
+    assert history.owed == {"first": 690, "event": 712, "from": 500}
+    history.paid()
+    history.owe(705, 800)  # another one is its own
+    history.went_back(700)
+    assert history.owed["from"] == 700
