@@ -81,13 +81,17 @@ def mean_loss(loss: RowLoss, output: Any, batch: Batch) -> Tensor:
         return reduce(loss(output, batch), batch)
     if batch.weight is None:
         return _entropy(output, batch, "mean")
-    if rows := _alike(batch.weight):
+    if (rows := _counting(batch)) >= max(batch.new, 1):  # replayed ones were looked at when new
         return _entropy(output[:rows], batch, "mean", rows)
     return reduce(loss(output, batch), batch)
 
 
-def _alike(weight: Tensor) -> int:
+def _counting(batch: Batch) -> int:
     """Count the first rows, if those weigh the same and all behind them nothing; else 0."""
+    weight = batch.weight
+    assert weight is not None
+    if not weight.is_cpu or weight.requires_grad or weight.dtype is torch.bfloat16:
+        return 0
     values = weight.numpy()
     count = int(np.count_nonzero(values))
     alike = count > 0 and values[0] != 0 and bool((values[:count] == values[0]).all())

@@ -204,10 +204,11 @@ def test_weights_make_a_weighted_mean():
         [2, 2, 2, 2, 2],
     ],
 )
-def test_the_mean_by_weights_is_the_same_however_few_operations_it_takes(weight, chance):
+@pytest.mark.parametrize("new", [0, 2, 5])
+def test_the_mean_by_weights_is_the_same_however_few_operations_it_takes(weight, new, chance):
     output = torch.randn(5, 4, generator=chance, requires_grad=True)
     weights = torch.tensor(weight, dtype=torch.float32)
-    labelled = replace(batch(torch.randint(4, (5,), generator=chance)), weight=weights)
+    labelled = replace(batch(torch.randint(4, (5,), generator=chance)), weight=weights, new=new)
     quick = mean_loss(cross_entropy, output, labelled)
     whole = reduce(cross_entropy(output, labelled), labelled)
     torch.testing.assert_close(quick, whole)
@@ -216,11 +217,33 @@ def test_the_mean_by_weights_is_the_same_however_few_operations_it_takes(weight,
     )
 
 
-def test_labels_outside_are_found_among_the_rows_that_count():
+@pytest.mark.parametrize("y", [[0, 4, 1], [4, 1, 0], [0, 1, 4]])
+@pytest.mark.parametrize("new", [3, 2])
+def test_labels_outside_are_found_whatever_the_rows_weigh(y, new):
     weights = torch.tensor([1.0, 1.0, 0.0])
-    labelled = replace(batch(torch.tensor([0, 4, 1])), weight=weights)
-    with pytest.raises(LabelOutsideHead, match="labels span 0 to 4"):
+    labelled = replace(batch(torch.tensor(y)), weight=weights, new=new)
+    if new == 2 and y[2] == 4:  # a replayed row that does not count: it was looked at when new
+        assert mean_loss(cross_entropy, torch.zeros(3, 4), labelled).isfinite()
+        return
+    with pytest.raises(LabelOutsideHead, match="to 4, but the model has outputs 0 to 3"):
         mean_loss(cross_entropy, torch.zeros(3, 4), labelled)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_any_kind_count_alike(dtype, chance):
+    output = torch.randn(5, 4, generator=chance)
+    weights = torch.tensor([0.5, 0.5, 0, 0, 0], dtype=dtype)
+    labelled = replace(batch(torch.tensor([0, 1, 2, 3, 0])), weight=weights, new=2)
+    torch.testing.assert_close(
+        mean_loss(cross_entropy, output, labelled),
+        cross_entropy(output, labelled)[:2].mean(),
+        check_dtype=False,
+        rtol=1e-2 if dtype is torch.bfloat16 else 1e-5,
+        atol=1e-5,
+    )
+    learned = replace(labelled, weight=weights.float().requires_grad_())
+    mean_loss(cross_entropy, output, learned).backward()
+    assert learned.weight.grad is not None
 
 
 def test_a_scalar_is_taken_as_it_is_unless_rows_are_weighted():
