@@ -18,6 +18,8 @@ from lifelong.serve.log import SQLiteLog
 
 LONGEST = 0.002
 """Seconds at most that a group waits for more events."""
+STUCK = 0.5
+"""Seconds after which the thread takes what an event loop was to commit and has not."""
 QUICK = 0.002
 """Seconds: while commits take less, an event loop makes them itself."""
 QUIET = 6
@@ -143,8 +145,7 @@ class Appender:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._queue and not self._closed:
-                    self._changed.wait()
+                self._wait()
                 if not self._queue:
                     return
                 if len(self._queue) < self._usual and not self._closed:
@@ -152,6 +153,14 @@ class Appender:
             with self._turn:
                 self._usual = self._commit_next(self._group)
             self._patience = min(0.1 * self._took, LONGEST)
+
+    def _wait(self) -> None:
+        """Wait until the thread has something to do, or is to end."""
+        while not self._closed and (not self._queue or self._due is not None):
+            oldest = self._queue[0] if self._queue else None
+            told = self._changed.wait(STUCK)
+            if self._queue and (told or self._queue[0] is oldest):
+                return  # from another thread; or its loop stands still, or has ended
 
     def _wait_here(
         self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int, until: float
@@ -194,10 +203,12 @@ class Appender:
     def _commit(self, group: list[tuple[Event, Future[int] | asyncio.Future[int]]]) -> None:
         events = [event for event, _ in group]
         results: Sequence[int | LogError]
+        stopped: BaseException | None = None
         try:
             results = self._log.append_each(events) if events else []
         except BaseException as error:  # whatever it was: nobody may wait for ever
             results = [_own(error) for _ in group]
+            stopped = None if isinstance(error, Exception) else error
         loops: dict[
             asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int | LogError]]
         ] = {}
@@ -213,6 +224,8 @@ class Appender:
                 continue
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(_settle_all, pairs)
+        if stopped is not None and threading.current_thread() is not self._thread:
+            raise stopped  # a ctrl-C is for whoever runs the loop
 
 
 def _begins(future: Future[int] | asyncio.Future[int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,6 +23,11 @@ class Direct(FastAPI):
 
     doors: Mapping[tuple[str, str], ASGIApp] = {}
     """What answers, by method and path."""
+
+    def add_middleware(self, *args: Any, **kwargs: Any) -> None:
+        """Add middleware, which every request has to pass: the short way is closed then."""
+        self.doors = {}
+        super().add_middleware(*args, **kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -8,8 +8,8 @@ itself. Every offset up to the last is either in `events` or in `gone`, so a los
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +91,9 @@ class SQLiteLog:
         good = iter(insert(self._store, [row for row in rows if isinstance(row, tuple)]))
         return [next(good) if isinstance(row, tuple) else row for row in rows]
 
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[bool]:
-        """Hold the log for writing if nobody else does; tell whether, instead of waiting."""
-        free = self._store.lock.acquire(blocking=False)
-        try:
-            yield free
-        finally:
-            if free:
-                self._store.lock.release()
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Hold the log for a short append if nobody else does; tell whether, instead of waiting."""
+        return self._store.at_once()
 
     def read(self, after: int, limit: int) -> list[Event]:
         """Return up to `limit` events with offsets above `after`, in order.

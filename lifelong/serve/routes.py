@@ -225,6 +225,8 @@ class Routes:
     async def erase(self, caller: str, body: bytes) -> Reply:
         """Have a subject forgotten."""
         request = decode(self._erase, body)
+        if (request.id or "").endswith(AFTER):
+            raise Malformed(f"id: {request.id!r:.80}", f"send one that does not end with {AFTER!r}")
         id = f"erasure:{request.id or new_id()}"
         named = self.parts.named(request.subject)
         # The event first: what follows can be done again, an erasure nobody knows of cannot.
@@ -242,7 +244,7 @@ class Routes:
         facts = {"exact": not trimmed and not unknown, "trimmed": trimmed, "unknown_until": unknown}
         events = await self.parts.erase(request.subject, caller, offset, facts)
         # And one after: what came in between may have been learned before it was removed.
-        again = {"first": offset}
+        again = {"first": offset, "again": True}
         done = Event("erasure", id + AFTER, self.parts.clock(), again, subject=named)
         [until] = await self._record([replace(done, source=caller)])
         await self.parts.removed(offset, events, until, caller)

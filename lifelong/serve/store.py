@@ -28,6 +28,8 @@ SQLITE = (3, 51, 3)
 _FORMAT = 0x4C4C4F47
 _SCHEMA = 2
 _WAIT_MS = 10_000
+WAL_PAGES = 4_000
+"""Pages of the WAL from which on they are brought into the file."""
 SCRUBBED = 128
 """Pages that are looked at while others wait to write."""
 _SETTINGS = {
@@ -35,7 +37,6 @@ _SETTINGS = {
     "fullfsync": 1,  # macOS, where fsync alone does not wait
     "checkpoint_fullfsync": 1,
     "secure_delete": 1,
-    "wal_autocheckpoint": 4_000,  # pages
     "journal_size_limit": 64 << 20,
 }
 _TABLES = f"""
@@ -93,6 +94,8 @@ class Store:
         self.gone = True
         """Whether there may be events that were removed, whose ids are still known."""
         self._tail = Tail(folder / "tail")
+        self._wal = 0
+        """Pages that the WAL has."""
         self._idle: list[apsw.Connection] = []
         self._owner: int | None = None
         self._closed = threading.Event()
@@ -154,6 +157,7 @@ class Store:
         self._check_tail(acknowledged)
         if self.writer is not None:
             with self.explained("open"):
+                self.writer.set_wal_hook(self._grown)
                 self.writer.execute(_COUNTING)
                 self.given = self.writer.execute(LAST).get
                 self.gone = bool(self.writer.execute("SELECT EXISTS(SELECT 1 FROM gone)").get)
@@ -227,9 +231,12 @@ class Store:
             db, given = self._lent(doing), self.given
             try:
                 db.execute("BEGIN IMMEDIATE")
+                # Whatever was raised before, after a commit or in the midst of one, the file knows.
+                self.given = given = db.execute(LAST).get
                 yield db
                 db.execute("COMMIT")
                 self._tail.write(self.given)
+                self._spill()
             except BaseException:
                 self.given = given
                 if db.in_transaction:
@@ -246,6 +253,30 @@ class Store:
         with self.lock, self.explained("append"):
             yield self._lent("append")
             self._tail.write(self.given)
+            self._spill()
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """Hold the lock if nobody else does and no long work is due; tell whether, at once."""
+        free = self.lock.acquire(blocking=False)
+        try:
+            yield free and self._wal < WAL_PAGES
+        finally:
+            if free:
+                self.lock.release()
+
+    def _spill(self) -> None:
+        """Bring what is in the WAL into the file when it is long, which takes some time."""
+        if self._wal >= WAL_PAGES and self.writer is not None:
+            with contextlib.suppress(apsw.Error):  # what is in the WAL is durable there, too
+                self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._wal = 0  # the next commit says what is left
+
+    def _grown(self, db: apsw.Connection, name: str, pages: int) -> int:
+        """Note how long the WAL is; SQLite says so after each commit."""
+        del db, name
+        self._wal = pages
+        return apsw.SQLITE_OK
 
     def _lent(self, doing: str) -> apsw.Connection:
         if self.writer is None:

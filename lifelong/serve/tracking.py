@@ -16,7 +16,9 @@ from typing import Any
 from lifelong.core.errors import RegistryError
 from lifelong.serve.runs import ID_TAG, asked, connect, experiment_of, lock_of, locked, log_run
 
-_KEPT = "v.current_stage != 'Deleted_Internal'"
+_OURS = "workspace = 'default'"
+"""Where MLflow keeps what was made without naming a workspace."""
+_KEPT = f"{_OURS} AND v.current_stage != 'Deleted_Internal'"
 """What MLflow calls a version that is there."""
 _HISTORY_TAG = "lifelong.champions"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -49,6 +51,8 @@ class Tracking:
             self._experiment = experiment_of(self._client, name, database)
             if not self._client.search_registered_models(f"name='{name}'", max_results=1):
                 self._client.create_registered_model(name)
+        # Every table that is read here has the columns that are read, or it is said now.
+        self.aliases(), self.tags(), self.number_of("")
 
     def number_of(self, id: str) -> int | None:
         """Return the version registered under this id."""
@@ -74,17 +78,18 @@ class Tracking:
         with self._direct(f"find version {number}") as db:
             found = _tags(db, "name = ? AND version = ?", (self.name, number))
         if number not in found:
-            raise RegistryError(f"cannot find version {number}: {self._database} has none")
+            raise RegistryError(self._none(number))
         return found[number]
 
     def tag(self, number: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
-        rows = [(key, value, self.name, number) for key, value in tags.items()]
+        query = "REPLACE INTO model_version_tags(workspace, name, version, key, value) SELECT "
+        query += "workspace, name, version, ?, ? FROM model_versions v "
+        query += f"WHERE name = ? AND version = ? AND {_KEPT}"
         with self._direct(f"tag version {number}") as db:
-            db.executemany(
-                "REPLACE INTO model_version_tags(key, value, name, version) VALUES(?, ?, ?, ?)",
-                rows,
-            )
+            for key, value in tags.items():
+                if not db.execute(query, (key, value, self.name, number)).rowcount:
+                    raise RegistryError(self._none(number))
 
     def record(self, folder: Path, record: Mapping[str, Any], tags: Mapping[str, str]) -> int:
         """Add a version whose files are in this folder, with a run, and return its number.
@@ -129,7 +134,7 @@ class Tracking:
         with self._direct("delete old versions") as db:
             tables = [table for (table,) in db.execute(query)]
             for number in numbers:
-                which = "WHERE name = ? AND version = ?"
+                which = f"WHERE name = ? AND version = ? AND {_OURS}"
                 one = (self.name, number)
                 runs = db.execute(f"SELECT run_id FROM model_versions {which}", one).fetchall()
                 for table in ("model_version_tags", "model_versions"):
@@ -139,11 +144,12 @@ class Tracking:
 
     def aliases(self) -> tuple[dict[str, int], list[int]]:
         """Return the version that each alias points at, and the champions so far, oldest first."""
-        named = "SELECT alias, version FROM registered_model_aliases WHERE name = ?"
-        past = "SELECT value FROM registered_model_tags WHERE name = ? AND key = ?"
+        named = "SELECT alias, version FROM registered_model_aliases WHERE name = ? AND "
+        past = "SELECT value FROM registered_model_tags WHERE name = ? AND key = ? AND "
         with self._direct("read the aliases") as db:
-            aliases = {str(name): int(number) for name, number in db.execute(named, (self.name,))}
-            kept = db.execute(past, (self.name, _HISTORY_TAG)).fetchone()
+            found = db.execute(named + _OURS, (self.name,)).fetchall()
+            kept = db.execute(past + _OURS, (self.name, _HISTORY_TAG)).fetchone()
+        aliases = {str(name): int(number) for name, number in found}
         return aliases, [] if kept is None else json.loads(kept[0])
 
     def set_alias(self, alias: str, number: int | None) -> None:
@@ -154,22 +160,26 @@ class Tracking:
         """
         if not _ALIAS.fullmatch(alias):
             raise ValueError(f"an alias {alias!r}; use 'champion', 'challenger' or such a word")
-        if number is not None:
-            self.tags_of(number)  # there is such a version
+        query = "REPLACE INTO registered_model_aliases(workspace, name, version, alias) SELECT "
+        query += "workspace, name, version, ? FROM model_versions v "
+        query += f"WHERE name = ? AND version = ? AND {_KEPT}"
         with self._direct(f"set the alias {alias!r}") as db:
             if number is None:
-                query = "DELETE FROM registered_model_aliases WHERE name = ? AND alias = ?"
-                db.execute(query, (self.name, alias))
-            else:
-                query = "REPLACE INTO registered_model_aliases(name, alias, version) VALUES(?,?,?)"
-                db.execute(query, (self.name, alias, number))
+                gone = "DELETE FROM registered_model_aliases WHERE name = ? AND alias = ? AND "
+                db.execute(gone + _OURS, (self.name, alias))
+            elif not db.execute(query, (alias, self.name, number)).rowcount:
+                raise RegistryError(self._none(number))
 
     def set_history(self, champions: Sequence[int]) -> None:
         """Keep which versions have been champions, oldest first."""
         value = json.dumps(list(champions))
         with self._direct("keep the history of champions") as db:
-            query = "REPLACE INTO registered_model_tags(name, key, value) VALUES(?, ?, ?)"
+            query = "REPLACE INTO registered_model_tags(workspace, name, key, value) "
+            query += "VALUES('default', ?, ?, ?)"
             db.execute(query, (self.name, _HISTORY_TAG, value))
+
+    def _none(self, number: int) -> str:
+        return f"cannot find version {number}: {self._database} has none of that number"
 
     @contextlib.contextmanager
     def _direct(self, doing: str) -> Iterator[sqlite3.Connection]:
@@ -186,6 +196,7 @@ class Tracking:
                     )
                     weakref.finalize(self, self._db.close)
                 with self._db:
+                    self._db.execute("BEGIN")
                     yield self._db
         except sqlite3.Error as error:
             raise RegistryError(f"cannot {doing} in {self._database}: {error}") from error

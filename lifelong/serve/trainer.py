@@ -17,7 +17,7 @@ from lifelong.core.errors import LifelongError, LogError
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
 from lifelong.serve.anchors import Anchors
-from lifelong.serve.events import AFTER, Event, Log
+from lifelong.serve.events import Event, Log
 from lifelong.serve.history import History
 from lifelong.serve.outliers import Outliers
 from lifelong.serve.plan import Plan
@@ -192,7 +192,7 @@ class Trainer:
     def _take(self, event: Event) -> bool:
         """Take an event in; False if that led back to an earlier place."""
         if event.kind == "erasure" and not self.history.is_done(event.offset):
-            again = event.id.endswith(AFTER)
+            again = bool(event.data.get("again", False))
             self.history.owe(int(event.data["first"]), event.offset, again)
             rows = {int(key) for key in event.data.get("forget", ())}
             return self._go_back(event.offset, int(event.data["first"]), rows)

@@ -295,3 +295,47 @@ def test_threads_and_a_loop_together_keep_the_order_of_sending(log):
     with Appender(log) as appender:
         assert asyncio.run(main(appender, 300)) == list(range(1, 301))
     assert [event.id for event in log.read(0, 999)] == [f"{i:03}" for i in range(300)]
+
+
+def test_what_a_loop_leaves_behind_is_written_all_the_same(log, monkeypatch):
+    monkeypatch.setattr("lifelong.serve.appender.STUCK", 0.05)
+    seen = threads_of(log, monkeypatch)
+    with Appender(log) as appender:
+        asyncio.run(sent(appender, "left behind"))
+        until = time.monotonic() + 30
+        while log.last < 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert (log.last, appender.waiting) == (1, 0)
+    assert seen == [("log-appender", 1)]
+
+
+def test_a_disk_that_fails_under_a_loop_fails_its_futures_and_room_ends_that(tmp_path):
+    async def main(appender, *names):
+        return await asyncio.gather(*await sent(appender, *names), return_exceptions=True)
+
+    with Disk() as disk, SQLiteLog(tmp_path, write=True) as log, Appender(log) as appender:
+        assert asyncio.run(main(appender, "a")) == [1]
+        disk.room = 0
+        refused = asyncio.run(main(appender, "b", "c"))
+        assert all(isinstance(one, LogError) and "disk is full" in str(one) for one in refused)
+        disk.room = float("inf")
+        assert asyncio.run(main(appender, "c", "b", "a")) == [2, 3, 1]
+        assert log.verify() == []
+
+
+def test_a_ctrl_c_in_a_loops_commit_reaches_who_runs_the_loop(log, monkeypatch):
+    def stopped(events):
+        raise KeyboardInterrupt
+
+    async def main(appender):
+        [future] = await sent(appender, "a")
+        with pytest.raises(KeyboardInterrupt):
+            appender._commit_here()
+        with pytest.raises(LogError, match="KeyboardInterrupt"):
+            await future
+
+    monkeypatch.setattr(log, "append_each", stopped)
+    with Appender(log) as appender:
+        asyncio.run(main(appender))
+        monkeypatch.undo()
+        assert asyncio.run(all_of(appender, "b")) == [1]

@@ -587,11 +587,11 @@ def a_life(folder, disk, monkeypatch, synchronous=2):
         disk.done.append(("sync", path.name) if path.suffix else ("folder", path.name))
 
     monkeypatch.setattr(store_module, "_sync", noting_sync)
+    monkeypatch.setattr(store_module, "WAL_PAGES", 12)
     chance = random.Random(1)
     count = 0
     for opening in range(3):
         with SQLiteLog(folder, write=True) as log:
-            log._store.writer.pragma("wal_autocheckpoint", 12)
             log._store.writer.pragma("synchronous", synchronous)
             for _ in range(10):
                 names = [f"e-{count + i}" for i in range(chance.randint(1, 4))]
@@ -710,3 +710,36 @@ def test_events_of_a_kind_and_what_is_gone_are_found(log):
     assert [event.id for event in log.of_kinds("erasure", "tick")] == ["t", "x"]
     assert log.of_kinds("label") == []
     assert [log.erased(*span) for span in ((1, 5), (1, 1), (2, 2), (3, 5))] == [2, 1, 0, 1]
+
+
+def test_offsets_follow_the_file_whatever_was_raised_before(tmp_path, monkeypatch):
+    with SQLiteLog(tmp_path, write=True) as log:
+        assert log.append([prediction("a", "s")]) == [1]
+        tail = log._store._tail
+
+        def stopped(offset):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tail, "write", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                log.append([prediction("b", "s")])  # which is on disk
+        log._store.given = 1  # and had this not been noted
+        assert log.append([prediction("c", "s")]) == [3]
+        assert log.append([prediction("b", "s")]) == [2]
+        assert log.verify() == []
+
+
+def test_a_long_wal_is_brought_into_the_file_but_not_by_who_has_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "WAL_PAGES", 8)
+    with SQLiteLog(tmp_path, write=True) as log:
+        store, spilled = log._store, []
+        spill = store._spill
+        monkeypatch.setattr(store, "_spill", lambda: spilled.append(store._wal) or spill())
+        for n in range(40):
+            with log.at_once() as free:
+                assert free == (store._wal < 8)
+            log.append([prediction(f"p-{n}", "s", [float(n)] * 50)])
+        assert max(spilled) >= 8
+        assert sum(pages >= 8 for pages in spilled) < 40
+        assert (tmp_path / "events.db-wal").stat().st_size < 40 * 3 * 4200
