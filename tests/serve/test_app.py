@@ -13,6 +13,7 @@ import uvicorn
 from fakes import SIZE, Constant, FakeLog, all_keys, app_of, connect, numbered, parts, row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.responses import Response
 from torch import nn
 
 from lifelong.core.errors import LogError, UnknownTask
@@ -687,3 +688,30 @@ def test_slices_are_logged_with_their_rows():
     assert [e.data["slice"] for e in log.events] == [{"country": "de"}, {"a": "b"}, {"c": "d"}]
     for wrong in ({"a": 1}, {"a=b": "c"}, {str(n): "x" for n in range(9)}, {"a": "x" * 65}):
         assert ask(made, "/predict", {"x": row(), "slice": wrong}).status_code == 422
+
+
+def test_an_id_that_would_be_an_erasures_second_event_is_refused():
+    log = FakeLog()
+    response = ask(parts(log), "/erase", {"subject": "user-7", "id": "x:done"})
+    assert response.status_code == 422
+    assert "does not end with ':done'" in response.text
+    assert log.events == []
+
+
+def test_middleware_that_is_added_sees_every_request():
+    class Closed:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            await Response(status_code=451)(scope, receive, send)
+
+    app = app_of(parts())
+    app.add_middleware(Closed)
+
+    async def main():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.post("/predict", json={"x": row()})
+
+    assert asyncio.run(main()).status_code == 451

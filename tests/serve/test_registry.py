@@ -489,3 +489,37 @@ def test_results_of_benchmarks_are_logged_once(folder):
     assert params["config.hidden sizes"] == "[400, 400]"
     with pytest.raises(RegistryError, match="sqlite:///FILE"):
         log_results("http://localhost", [])
+
+
+def test_what_is_read_and_written_directly_is_what_mlflow_has(registry, folder):
+    """A model of the same name in another workspace is somebody else's."""
+    for n in (1, 2):
+        add(registry, n)
+    registry.set_alias("champion", 2)
+    with sqlite3.connect(folder / "registry.db") as db:
+        name = db.execute("SELECT name FROM registered_models").fetchone()[0]
+        for table, columns, values in (
+            ("registered_models", "name", [name]),
+            ("model_versions", "name, version, current_stage", [name, 7, "None"]),
+            ("registered_model_aliases", "name, alias, version", [name, "champion", 7]),
+        ):
+            marks = ", ".join("?" * (len(values) + 1))
+            db.execute(f"INSERT INTO {table}({columns}, workspace) VALUES({marks})", [*values, "b"])
+    db.close()
+    again = Registry(folder)
+    assert again.alias("champion") == 2
+    assert [version.number for version in again.versions()] == [1, 2]
+    assert add(again, 3).number == 3
+    client = again._tracking._client
+    assert client.get_registered_model(name).aliases == {"champion": 2}
+    assert client.get_model_version(name, "3").tags == again._tracking.tags_of(3)
+
+
+def test_no_tag_and_no_alias_of_a_version_that_is_not_there(registry):
+    add(registry, 1)
+    tracking = registry._tracking
+    for change in (lambda: tracking.tag(9, {"a": "b"}), lambda: tracking.set_alias("other", 9)):
+        with pytest.raises(RegistryError, match="cannot find version 9"):
+            change()
+    assert tracking.aliases()[0] == {}
+    assert tracking.tags().keys() == {1}
