@@ -4,6 +4,7 @@ Cases that hypothesis and schemathesis draw are the same in every run of the sam
 failed once is seen again; `HYPOTHESIS_PROFILE=default make test` draws others each time.
 """
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
@@ -14,3 +15,9 @@ from hypothesis import settings
 torch.set_num_threads(1)
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection, which each run that is measured begins."""
+    gc.collect()
+    gc.freeze()

@@ -272,7 +272,7 @@ def exists(group: int) -> bool:
 
 @pytest.mark.usefixtures("no_report")
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(tmp_path: Path):
-    words = ["run", "digits", "--strategy", "ewc", "replay", "--set", "limit=20", "epochs=120"]
+    words = ["run", "digits", "--strategy", "ewc", "replay", "--set", "limit=20", "epochs=60"]
     out = tmp_path / "cut"
     process = subprocess.Popen(
         [sys.executable, "-m", "lifelong", *words, "--workers", "2", "--out", out],
