@@ -48,7 +48,7 @@ class Checked:
 
 
 _log = logging.getLogger("lifelong.serve")
-NICE = 5
+NICE = 10
 """By how much learning lets serving go first, where both want the same core."""
 IDLE = 0.05
 """Seconds between looks at a log in which nothing new was."""
