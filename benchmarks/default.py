@@ -1,4 +1,4 @@
-"""The default, untuned, against ER, DER++, ER-ACE and EWC, tuned for each suite, at equal bytes.
+"""The default, one setting for all suites, against methods tuned for each, at equal bytes.
 
     LIFELONG_DATA=... python benchmarks/default.py --into docs/results.md
 
@@ -51,8 +51,13 @@ SUITES: dict[str, tuple[str, str, int]] = {
     "clinc150": ("CLINC150", "480KB", 1),
 }
 """By the name of the suite: its title, the bytes of a memory, and on how many seeds to tune."""
-METHODS = {"default": "default, untuned", "replay": "ER", "der++": "DER++", "er-ace": "ER-ACE",
-           "ewc": "EWC"}  # fmt: skip
+METHODS = {
+    "default": "default, one setting for all",
+    "replay": "ER",
+    "der++": "DER++",
+    "er-ace": "ER-ACE",
+    "ewc": "EWC",
+}
 CLINC: Given = {"batch": 10, "epochs": 1, "optimizer": "adam", "lr": 1e-3}
 
 

@@ -10,11 +10,11 @@ from lifelong.bench.constraints import Constraints, Place
 from lifelong.bench.recipes import RECIPES
 from lifelong.bench.rules import Figures, fits, read_interval, read_rules
 from lifelong.bench.statistics import format_bytes, label
-from lifelong.bench.stored import LEVELS, least, level, settings_for
+from lifelong.bench.stored import LEVELS, is_known, least, level, settings_for
 from lifelong.core.errors import LifelongError
 from lifelong.metrics.confidence import Interval
 
-FALLBACK = "default" if "default" in RECIPES else "der++"
+FALLBACK = "default"
 """The method that is taken in doubt."""
 CHEAP = 2.0
 """Times the cost of fine-tuning from which on a cost speaks against a method."""
@@ -36,6 +36,8 @@ class Candidate:
         least: the fewest bytes it keeps; None if that is not known.
         reasons: what speaks for it.
         doubts: what speaks against it.
+        accuracy_of: the method whose accuracy it is: its own name, or that of its stand-in.
+        cost_of: the same of its cost.
     """
 
     method: str
@@ -45,6 +47,8 @@ class Candidate:
     least: int | None
     reasons: tuple[str, ...]
     doubts: tuple[str, ...]
+    accuracy_of: str | None = None
+    cost_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +106,8 @@ def advise(constraints: Constraints) -> Advice:
     return Advice(c, tuple(ranked), ruled_out, tuple(read_rules().nearest(c)), because)
 
 
-def rank(
-    candidates: Sequence[Candidate], place: Place, *, default: str | None = None
-) -> tuple[list[Candidate], str]:
-    """Put the most accurate first, or the default if there is one, and say why.
+def rank(candidates: Sequence[Candidate], place: Place) -> tuple[list[Candidate], str]:
+    """Put the most accurate first, and say why.
 
     Methods within the interval of the most accurate are even with it: of those the cheaper comes
     first, in time on a server, in bytes on the edge. Methods of which no accuracy is known come
@@ -114,7 +116,6 @@ def rank(
     Args:
         candidates: the methods.
         place: where they are to run.
-        default: the name of the one that comes first in doubt, where there is doubt.
     """
 
     def price(one: Candidate) -> tuple[float, ...]:
@@ -132,9 +133,6 @@ def rank(
     bar = best.mean - (best.half or 0.0)
     even = sorted((one for accuracy, one in measured if accuracy.mean >= bar), key=price)
     ranked = [*even, *(one for accuracy, one in measured if accuracy.mean < bar), *others]
-    if default is not None:
-        ranked.sort(key=lambda one: one.method != default)  # keeps the order of the others
-        return ranked, "in doubt the default: in two comparisons no other was clearly better"
     if len(even) == 1:
         by = ", by more than its interval" if best.half else "; one run has no interval"
         return ranked, f"it is the most accurate{by}"
@@ -143,29 +141,65 @@ def rank(
 
 
 def _ranked(candidates: Sequence[Candidate], c: Constraints) -> tuple[list[Candidate], str]:
-    return rank(candidates, c.place, default=FALLBACK if in_doubt(candidates, c) else None)
+    ranked, because = rank(candidates, c.place)
+    doubt = in_doubt(candidates, c)
+    if doubt is not None:
+        ranked.sort(key=lambda one: one.method != FALLBACK)  # keeps the order of the others
+    return ranked, doubt or because
 
 
-def in_doubt(candidates: Sequence[Candidate], c: Constraints) -> bool:
-    """Say whether the default learner is to be taken.
+def in_doubt(candidates: Sequence[Candidate], c: Constraints) -> str | None:
+    """Say why the default learner is to be taken; None if it is not.
 
-    It is, where it keeps to the constraints and was compared with the others, unless one of them
-    was better by more than its own interval in two comparisons of this kind of increments, or
-    in more, and in none worse.
+    It is, where it keeps to the constraints and has an accuracy, unless another one that has was
+    better, by more than both intervals, in every comparison of this kind of increments that has
+    both. Those must be two at least, or one in which the default itself was measured.
     """
     if not any(one.method == FALLBACK and one.accuracy for one in candidates):
-        return False
-    comparisons, own = read_rules().comparisons(c), _judged_as(FALLBACK)
-    for one in candidates:
-        leads: dict[str, float] = {}  # by suite: one job may stand in two places
-        for figures in comparisons:
-            if {one.method, own} <= figures.accuracy.keys():
-                theirs = read_interval(figures.accuracy[one.method])
-                ours = read_interval(figures.accuracy[own])
-                leads.setdefault(figures.suite, theirs.mean - (theirs.half or 0.0) - ours.mean)
-        if len(leads) > 1 and min(leads.values()) > 0:
-            return False
-    return True
+        return None
+    others = {one.method for one in candidates if one.accuracy} - {FALLBACK}
+    suites: dict[str, str] = {}  # whose figures are the default's there
+    leads: dict[str, dict[str, float]] = {name: {} for name in others}  # by suite
+    for suite, accuracy in _by_suite(c).items():
+        ours = _accuracy(FALLBACK, accuracy)
+        if ours is None:
+            continue
+        for name in others & accuracy.keys():
+            suites[suite] = ours[1]
+            leads[name][suite] = _lead(accuracy[name], ours[0])
+    for own in leads.values():
+        enough = 1 if FALLBACK in {suites[suite] for suite in own} else 2
+        if len(own) >= enough and min(own.values()) > 0:
+            return None
+    return f"in doubt the default: {_doubt(suites)}"
+
+
+def _by_suite(c: Constraints) -> Mapping[str, Mapping[str, str]]:
+    """Put the accuracies of each job together, which may stand in two places."""
+    found: dict[str, dict[str, str]] = {}
+    for one in read_rules().comparisons(c):
+        found[one.suite] = {**one.accuracy, **found.get(one.suite, {})}  # the first counts
+    return found
+
+
+def _doubt(suites: Mapping[str, str]) -> str:
+    if not suites:
+        return "it was not compared with these on such tasks"
+    if len(suites) > 1:
+        return (
+            f"of {len(suites)} comparisons, no other was in two and better, beyond both "
+            "intervals, in all that it was in"
+        )
+    judged = next(iter(suites.values()))
+    if judged == FALLBACK:
+        return "in the one comparison, no other was better beyond both intervals"
+    return f"there is one comparison,{_with(FALLBACK, judged)} in its place; one decides nothing"
+
+
+def _lead(theirs: str, ours: str) -> float:
+    """Reckon by how much a method is better, beyond both intervals."""
+    other, own = read_interval(theirs), read_interval(ours)
+    return other.mean - (other.half or 0.0) - own.mean - (own.half or 0.0)
 
 
 def _methods() -> Iterator[str]:
@@ -175,13 +209,13 @@ def _methods() -> Iterator[str]:
 def _against(method: str, c: Constraints) -> RuledOut | None:
     """Find the first constraint that a method does not keep to."""
     recipe, rules, size = RECIPES[method], read_rules(), least(method, c)
-    cost = rules.cost(_judged_as(method))
+    cost = _cost(method)
     assert c.privacy is not None
     if LEVELS.index(level(method)) < LEVELS.index(c.privacy):
         return RuledOut(method, "privacy", f"it stores {recipe.stores}")
     if c.storage == 0 and recipe.stores != "nothing":
         return RuledOut(method, "storage", f"it stores {recipe.stores}")
-    if isinstance(c.storage, int) and size is not None and size > c.storage:
+    if isinstance(c.storage, int) and size > c.storage:
         told = f"it stores {recipe.stores}: {format_bytes(size)} at least"
         return RuledOut(method, "storage", told)
     if "boundaries" in recipe.needs and not c.boundaries:
@@ -191,30 +225,31 @@ def _against(method: str, c: Constraints) -> RuledOut | None:
     for one in rules.exclusions:
         if method in one.methods and one.holds(c):
             return RuledOut(method, one.constraint, one.because)
-    if c.compute is not None and (cost is None or cost[0] > c.compute):
-        told = "its cost was not measured" if cost is None else f"it costs x{cost[0]:.2f}"
-        return RuledOut(method, "compute", told if cost is None else f"{told} ({cost[1].place})")
+    if c.compute is not None and (cost is None or cost.times > c.compute):
+        told = "its cost was not measured" if cost is None else f"it costs {cost.told}"
+        return RuledOut(method, "compute", told)
     return None
 
 
 def _candidate(method: str, c: Constraints) -> Candidate:
     """Say what speaks for a method, and what against it."""
-    rules, judged = read_rules(), _judged_as(method)
-    near, cost = rules.nearest(c), rules.cost(judged)
-    found = next((one.accuracy[judged] for one in near if judged in one.accuracy), None)
+    rules, cost = read_rules(), _cost(method)
+    near = rules.nearest(c)
+    found = next((own for one in near if (own := _accuracy(method, one.accuracy))), None)
     settings, unsure = settings_for(method, c)
     reasons, doubts = [], [] if unsure is None else [unsure]
-    whose = "" if judged == method else f" with {label(judged)}"
     for one in [*near, *(other for other in rules.comparisons(c) if other not in near)]:
-        if judged in one.accuracy:
+        own = _accuracy(method, one.accuracy)
+        if own is not None:
             bounds = [n for n in ("fine-tune", "joint") if n in one.accuracy]
             beside = [*(f"{label(n)} {one.accuracy[n]}" for n in bounds), one.place]
-            reasons.append(f"{one.accuracy[judged]} % on {one.suite}{whose} ({'; '.join(beside)})")
+            reasons.append(
+                f"{own[0]} % on {one.suite}{_with(method, own[1])} ({'; '.join(beside)})"
+            )
     if found is None:
         doubts.append(f"not among those compared on {near[0].suite}")
     if cost is not None:
-        told = f"x{cost[0]:.2f} the time of fine-tuning ({cost[1].place})"
-        (reasons if cost[0] < CHEAP else doubts).append(told)
+        (reasons if cost.times < CHEAP else doubts).append(cost.told)
     if level(method) == "rows":
         doubts.append("keeps what past rows can be had from")
     else:
@@ -224,16 +259,51 @@ def _candidate(method: str, c: Constraints) -> Candidate:
     for note in rules.notes:
         if method in note.methods and fits(note.when, c):
             (reasons if note.good else doubts).append(note.told)
-    accuracy = None if found is None else read_interval(found)
-    size, times = least(method, c), None if cost is None else cost[0]
-    return Candidate(method, settings, accuracy, times, size, tuple(reasons), tuple(doubts))
+    return Candidate(
+        method,
+        settings,
+        None if found is None else read_interval(found[0]),
+        None if cost is None else cost.times,
+        least(method, c) if is_known(method, c) else None,
+        tuple(reasons),
+        tuple(doubts),
+        accuracy_of=None if found is None else found[1],
+        cost_of=None if cost is None else cost.of,
+    )
 
 
-def _judged_as(method: str) -> str:
-    """Name the method whose figures count: the default learner's stand-in until it has its own."""
-    rules = read_rules()
-    own = any(method in one.accuracy for one in rules.figures)
-    return rules.stand_in if method == FALLBACK and not own else method
+def _accuracy(method: str, accuracy: Mapping[str, str]) -> tuple[str, str] | None:
+    """Find a method's accuracy and whose it is: the default's stand-in's where it has none."""
+    for name in _judged_as(method):
+        if name in accuracy:
+            return accuracy[name], name
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    times: float
+    of: str
+    told: str
+
+
+def _cost(method: str) -> _Cost | None:
+    for name in _judged_as(method):
+        found = read_rules().cost(name)
+        if found is not None:
+            times, figures = found
+            told = f"x{times:.2f} the time of fine-tuning{_with(method, name)} ({figures.place})"
+            return _Cost(times, name, told)
+    return None
+
+
+def _judged_as(method: str) -> tuple[str, ...]:
+    """Name the methods whose figures count, the first that has any: its own come first."""
+    return (method, read_rules().stand_in) if method == FALLBACK else (method,)
+
+
+def _with(method: str, judged: str) -> str:
+    return "" if judged == method else f" with {label(judged)}"
 
 
 LOOSE: Sequence[Mapping[str, Any]] = (

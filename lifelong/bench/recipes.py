@@ -242,7 +242,7 @@ RECIPES: Mapping[str, Recipe] = {
     "ncm": Recipe(
         Analytic,
         "analytic",
-        "sums",
+        "means",
         "nothing",
         "arXiv:2210.04428",
         network=partial(_analytic, MeansHead),

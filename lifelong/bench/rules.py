@@ -107,7 +107,8 @@ class Rules:
     Attributes:
         edge_cost: how many times the cost of fine-tuning may be paid on the edge, if nothing is
             said.
-        stand_in: whose figures count for the default learner where it has none of its own.
+        stand_in: whose figures count for the default learner where it has none of its own, which
+            is said with each.
         figures: comparisons, the nearest first.
         exclusions: what is left out, and when.
         notes: what speaks for methods and against them.

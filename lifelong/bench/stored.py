@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from lifelong.bench.constraints import Constraints, Privacy
 from lifelong.bench.recipes import RECIPES
+from lifelong.bench.statistics import format_bytes
 
 Size = Callable[[Constraints], int | None]
-"""The fewest bytes under constraints; None where they do not say enough."""
+"""The fewest bytes under constraints, or a bound below them; None where nothing is known."""
 
 LEVELS: tuple[Privacy, ...] = ("rows", "statistics", "nothing")
 """What may be kept of past rows, the most first."""
 
 NOTED = 3 * 8
 """Bytes beside a row's inputs: its label, its task and its id."""
+NUMBER, HALF = 8, 2
+"""Bytes of an input's number, at most, and of one in 16 bits."""
 
 
 def _times(*factors: int | None) -> int | None:
@@ -27,8 +31,14 @@ def _times(*factors: int | None) -> int | None:
     return product
 
 
-def _row_of_each_class(c: Constraints) -> int | None:
-    return None if c.row_bytes is None else _times(c.classes, c.row_bytes + NOTED)
+def _row_of_each_class(c: Constraints) -> int:
+    """Count one row, and one byte of inputs, where no more is known."""
+    return (c.classes or 1) * ((c.row_bytes or 1) + NOTED)
+
+
+def _generator(c: Constraints) -> int | None:
+    """Count its first layer, of 400."""
+    return None if c.row_bytes is None else 4 * 400 * (c.row_bytes // NUMBER)
 
 
 STORED: Mapping[str, tuple[Privacy, Size]] = {
@@ -39,13 +49,14 @@ STORED: Mapping[str, tuple[Privacy, Size]] = {
     "gates": ("nothing", lambda _: None),
     "sets": ("nothing", lambda _: None),
     "a set a task": ("nothing", lambda _: None),
-    "G": ("statistics", lambda c: _times(4 * 400, c.row_bytes)),  # its first layer
+    "G": ("statistics", _generator),
+    "means": ("nothing", lambda _: None),  # they are the weights of the head
     "sums": ("statistics", lambda _: None),
     "bases": ("statistics", lambda _: None),
     "moments": ("statistics", lambda _: None),
     "rows": ("rows", _row_of_each_class),
-    "held-out rows": ("rows", _row_of_each_class),
-    "outputs": ("rows", lambda c: _times(4, c.classes, c.classes)),
+    "held-out rows": ("rows", lambda c: (c.row_bytes or 1) + NOTED),
+    "outputs": ("rows", lambda c: _times(HALF, c.classes, c.classes)),
     "directions P": ("rows", lambda c: _times(4, c.parameters)),  # one, which gives its row back
 }
 """Each thing that a recipe names: what must be allowed for it, and its size."""
@@ -72,20 +83,41 @@ def level(method: str) -> Privacy:
     return LEVELS[min(LEVELS.index(STORED[thing][0]) for thing, _ in stored(method))]
 
 
-def least(method: str, c: Constraints) -> int | None:
-    """Reckon the fewest bytes that a method keeps; None where that is not known.
+def least(method: str, c: Constraints) -> int:
+    """Reckon a bound below the bytes that a method keeps: the sum of what is known of them.
 
     Example:
         >>> least("ewc", Constraints(parameters=1000)), least("ewc", Constraints())
-        (8000, None)
+        (8000, 0)
     """
-    total = 0.0
-    for thing, count in stored(method):
-        size = STORED[thing][1](c)
-        if size is None:
-            return None
-        total += count * size
-    return round(total)
+    return round(sum(count * (size or 0) for size, count in _sizes(method, c)))
+
+
+def is_known(method: str, c: Constraints) -> bool:
+    """Say whether constraints tell enough for `least` to be the fewest bytes.
+
+    Example:
+        >>> is_known("ewc", Constraints(parameters=1000)), is_known("ewc", Constraints())
+        (True, False)
+    """
+    rows = not keeps_rows(method) or None not in (c.row_bytes, c.classes)
+    return rows and all(size is not None for size, _ in _sizes(method, c))
+
+
+def keeps_rows(method: str) -> bool:
+    """Say whether a method keeps past rows as they are.
+
+    Example:
+        >>> keeps_rows("replay"), keeps_rows("ogd")
+        (True, False)
+    """
+    return any(thing in ("rows", "held-out rows") for thing, _ in stored(method))
+
+
+def _sizes(method: str, c: Constraints) -> list[tuple[int | None, float]]:
+    if c.row_bytes and _packs(method):
+        c = replace(c, row_bytes=max(1, c.row_bytes * HALF // NUMBER))
+    return [(STORED[thing][1](c), count) for thing, count in stored(method)]
 
 
 def settings_for(method: str, c: Constraints) -> tuple[dict[str, int | str], str | None]:
@@ -100,7 +132,7 @@ def settings_for(method: str, c: Constraints) -> tuple[dict[str, int | str], str
     known = RECIPES[method].settings()
     if not isinstance(c.storage, int):
         return {}, None
-    doubt = None if least(method, c) is not None else _lacking(method, c)
+    doubt = _packing(method, c) if is_known(method, c) else _lacking(method, c)
     if "directions" in known and c.parameters:
         return {"directions": c.storage // (4 * c.parameters)}, doubt
     name = next((name for name in ("capacity", "memory") if name in known), None)
@@ -119,6 +151,18 @@ def _lacking(method: str, c: Constraints) -> str:
     told = [name for name in ("row_bytes", "classes", "parameters") if getattr(c, name) is None]
     way_out = f"; say {' and '.join(told)}" if told else ""
     return f"whether it fits is not known: it stores {RECIPES[method].stores}{way_out}"
+
+
+def _packs(method: str) -> bool:
+    """Say whether it stores floating-point inputs in 16 bits."""
+    return RECIPES[method].settings().get("store") == "auto"
+
+
+def _packing(method: str, c: Constraints) -> str | None:
+    whole = _row_of_each_class(c)
+    if not _packs(method) or not isinstance(c.storage, int) or whole <= c.storage:
+        return None
+    return f"it does not fit if inputs are bytes: these stay bytes, {format_bytes(whole)} at least"
 
 
 def _takes_bytes(method: str, name: str) -> bool:

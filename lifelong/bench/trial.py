@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lifelong.bench.constraints import Constraints, Increment
 from lifelong.bench.folder import check_beside
 from lifelong.bench.runner import RunFailed, Told, run_all
 from lifelong.bench.statistics import Summary, format_bytes, summary
-from lifelong.bench.stored import NOTED
+from lifelong.bench.stored import NOTED, keeps_rows
 from lifelong.bench.suites import resolve
 from lifelong.metrics.confidence import Interval
 
@@ -101,7 +102,7 @@ def measure(
 
     Fine-tuning comes first; how long the others take is reckoned from it. What would not be over
     in time is not begun, and what is not over in time is stopped. The rule is that of `rank`
-    without a default: the most accurate of those that kept to the constraints, and of those even
+    alone: the most accurate of those that kept to the constraints, and of those even
     with it the cheaper.
 
     Args:
@@ -126,33 +127,55 @@ def measure(
     deadline = time.monotonic() + 60 * minutes
     configs = plan(advice, suite, count=count, seeds=seeds, given=given or {})
     check_beside(out / "jobs", configs)
-    names = list(dict.fromkeys(config["strategy"] for config in configs))
     costs = {one.method: one.cost or UNKNOWN_COST for one in advice.candidates}
+    results, left_out = _tried(configs, out, deadline, costs, workers=workers, tell=tell)
+    return _decided(advice, results, left_out, minutes)
+
+
+def _tried(
+    configs: Sequence[dict[str, Any]],
+    out: Path,
+    deadline: float,
+    costs: Mapping[str, float],
+    *,
+    workers: int | None,
+    tell: Told,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Run what is over in time, method by method, and say why the others were left out."""
     results: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     once = 0.0  # what fine-tuning took
-    for place, name in enumerate(names):
-        own = [config for config in configs if config["strategy"] == name]
+    for name, runs in groupby(enumerate(configs), key=lambda pair: pair[1]["strategy"]):
+        places, own = zip(*runs, strict=True)
         expected = once * costs.get(name, 1.0)
         if expected and time.monotonic() + expected > deadline:
             left_out[name] = f"it would have taken about {expected:.0f} s, more than was left"
             continue
         began = time.monotonic()
-        folders = [out / "jobs" / f"{name}-{config['seed']}" for config in own]
-
-        def heed(number: int, event: dict[str, Any], first: int = place * len(seeds)) -> None:
-            tell(first + number, event)
-            if time.monotonic() > deadline and "result" not in event:
-                raise _TimeIsUp
-
         try:
-            results += run_all(own, folders, workers=workers, tell=heed)
+            heed = _until(deadline, tell, places[0])
+            results += run_all(own, _folders(out, own), workers=workers, tell=heed)
         except _TimeIsUp:
             left_out[name] = "it was not over when the time was"
         except RunFailed as error:
             left_out[name] = str(error)
         once = once or time.monotonic() - began
-    return _decided(advice, results, left_out, minutes)
+    return results, left_out
+
+
+def _until(deadline: float, tell: Told, first: int) -> Told:
+    """Pass on what runs tell, numbered from `first` on, and stop them when the time is up."""
+
+    def heed(number: int, event: dict[str, Any]) -> None:
+        tell(first + number, event)
+        if time.monotonic() > deadline and "result" not in event:
+            raise _TimeIsUp
+
+    return heed
+
+
+def _folders(out: Path, configs: Sequence[Mapping[str, Any]]) -> list[Path]:
+    return [out / "jobs" / f"{config['strategy']}-{config['seed']}" for config in configs]
 
 
 def plan(
@@ -205,13 +228,15 @@ def _measured(one: Candidate, row: Summary) -> Candidate:
         accuracy=Interval(100 * own.mean, None, half, own.count),
         cost=None if ratio is None else ratio.mean,
         least=None if kept is None else round(kept.mean),
+        accuracy_of=one.method,
+        cost_of=one.method,
     )
 
 
 def _broken(one: Candidate, c: Constraints) -> str | None:
-    room = float("inf")
-    if isinstance(c.storage, int):  # what is noted of the rows, 16 bytes at most, is beside it
-        room = c.storage + 16 * c.storage / (NOTED + (c.row_bytes or 0))
+    room = float(c.storage) if isinstance(c.storage, int) else float("inf")
+    if keeps_rows(one.method):  # what is noted of the rows, 16 bytes at most, is beside it
+        room += 16 * room / (NOTED + (c.row_bytes or 0))
     if one.least is not None and one.least > room:
         return f"it kept {format_bytes(one.least)}, more than the storage"
     if c.compute is not None and one.cost is not None and one.cost > c.compute:

@@ -107,7 +107,8 @@ class Prompted(nn.Module):
     Shapes: as the backbone's.
 
     Raises:
-        ValueError: sizes that are not positive, an odd length, or more blocks than there are.
+        ValueError: sizes that are not positive, an odd length, more blocks than there are, or a
+            backbone that gives features for each place, of which no query can be made.
 
     Example:
         >>> net = Prompted(Transformer(tokens=50, width=16, heads=2), components=2, length=4)
@@ -132,6 +133,11 @@ class Prompted(nn.Module):
             raise ValueError(f"length is {length}; it must be even: keys and values share it")
         if blocks > len(backbone.blocks):
             raise ValueError(f"blocks is {blocks}; the backbone has {len(backbone.blocks)}")
+        if getattr(backbone, "pool", None) == "none":
+            raise ValueError(
+                "the backbone's pool is 'none', which gives features for each place, but prompts "
+                "are put together by those of the whole row; make it with pool='mean' or 'first'"
+            )
         self.features = backbone.features
         self.backbone = backbone.requires_grad_(False)
         self.pools = nn.ModuleList(

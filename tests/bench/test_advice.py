@@ -15,12 +15,13 @@ from lifelong.bench import Constraints, advice, advise
 from lifelong.bench.advice import FALLBACK, Candidate, NothingFits, rank
 from lifelong.bench.build import learner_of, stream_of
 from lifelong.bench.recipes import RECIPES
-from lifelong.bench.rules import fits, read_rules
+from lifelong.bench.rules import Figures, fits, read_rules
 from lifelong.bench.snippets import INCREMENTS, command, python
 from lifelong.bench.stored import LEVELS
 from lifelong.bench.suites import resolve
 from lifelong.cli import main
 from lifelong.core.learner import Learner
+from lifelong.memory.budget import bytes_of
 from lifelong.metrics.confidence import Interval
 from lifelong.nets import MLP, Classifier, MultiHead, Pixels, TaskClassifier
 
@@ -39,8 +40,13 @@ CASES: list[tuple[dict[str, Any], str, dict[str, str | None]]] = [
     ({"privacy": "nothing"}, "growing-lwf", {"dgr": "privacy", "gpm": "privacy", "lwf": None}),
     ({"privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {"ewc": "storage"}),
     ({"storage": "50KB", **SIZES}, FALLBACK, {"lwf": "storage", "gdumb": "storage"}),
-    ({"storage": "5KB", **SIZES}, "ranpac-warm", {FALLBACK: "storage", "replay": "storage"}),
+    ({"storage": "2KB", **SIZES}, "ranpac-warm", {FALLBACK: "storage", "replay": "storage"}),
     ({"pretrained": True}, "slda", {"lora": None, "ranpac": None, "task-lora": "task_known"}),
+    ({"pretrained": True, "privacy": "nothing"}, "ncm", {"slda": "privacy", "l2": None}),
+    ({"storage": "100KB", "parameters": 480_000}, FALLBACK, {
+        "gdumb": "storage", "sleep": "storage", "dgr": "storage", "mergan": "storage",
+        "icarl": "storage", "replay": None}),
+    ({"storage": "20KB", "row_bytes": 3072, "classes": 10}, FALLBACK, {"replay": "storage"}),
     ({"pretrained": True, "place": "edge"}, "slda", {"lora": "compute", "ncm": None}),
     ({"pretrained": True, "boundaries": False, "privacy": "statistics"}, "slda", {
         "o-lora": "boundaries", "replay": "privacy"}),
@@ -56,6 +62,15 @@ CASES: list[tuple[dict[str, Any], str, dict[str, str | None]]] = [
     ({"increment": "task", "privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {
         "progressive": "storage", "supsup": "storage", "packnet": "storage"}),
 ]  # fmt: skip
+
+
+def test_no_advised_room_is_less_than_nothing():
+    for storage in (1_920_000, 1_920_001, 1_920_100, "2MB", "100KB"):
+        for sizes in ({}, {"row_bytes": 784}, {"row_bytes": 784, "classes": 10}):
+            found = advise(Constraints(storage=storage, parameters=480_000, **sizes))
+            for one in found.candidates:
+                for value in one.settings.values():
+                    assert value > 0 if isinstance(value, int) else bytes_of(value) > 0
 
 
 def ruled_out(found: advice.Advice) -> dict[str, str]:
@@ -235,32 +250,70 @@ def test_ties_within_the_interval_go_to_the_cheaper():
 
     assert rank([worse, candidate("gem", 99.0, 2.0)], "edge")[1].startswith("it is the most")
     assert rank([unknown], "server")[1].startswith("none of these was compared")
-    assert rank(given, "server", default="sleep")[0][0] is unknown
 
 
-def test_the_default_gives_way_to_what_is_better_in_two_comparisons(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("increment", "texts", "first"),
+    [
+        ("class", ["99.9 ± 0.1"] * 5, "replay"),
+        ("class", ["99.9 ± 50", *["99.9"] * 4], FALLBACK),  # not beyond its interval in one
+        ("class", [*["99.9"] * 3, "95.5 ± 0.1", "99.9"], FALLBACK),  # not beyond the default's
+        ("class", ["99.9", *[None] * 4], FALLBACK),  # one in which another stands in for it
+        ("class", ["99.9", None, "99.9", None, None], "replay"),
+        ("class", [None, None, None, "99.9", None], FALLBACK),  # it has none in the nearest
+        ("domain", ["99.9 ± 0.1"], FALLBACK),
+    ],
+)
+def test_what_the_default_gives_way_to(
+    increment: Any, texts: list[str | None], first: str, monkeypatch: pytest.MonkeyPatch
 ):
-    rules = read_rules()
-    c = Constraints().settled()
+    rules, c = read_rules(), Constraints(increment=increment).settled()
+    shared = [one for one in rules.comparisons(c) if rules.stand_in in one.accuracy]
+    assert len(shared) == len(texts)  # of the five where classes are added two are the same job
 
-    def with_accuracy(texts: list[str]) -> None:
-        new = iter(texts)
-        figures = [
-            replace(one, accuracy={**one.accuracy, "replay": next(new)})
-            if one in rules.comparisons(c) and rules.stand_in in one.accuracy
-            else one
-            for one in rules.figures
-        ]
-        changed = replace(rules, figures=tuple(figures))
-        monkeypatch.setattr(advice, "read_rules", lambda: changed)
+    def changed(one: Figures) -> Figures:
+        if not fits(one.when, c):
+            return one
+        own = {name: text for name, text in one.accuracy.items() if name != "replay"}
+        text = texts[shared.index(one)] if one in shared else None
+        return replace(one, accuracy=own if text is None else {**own, "replay": text})
 
-    shared = sum(rules.stand_in in one.accuracy for one in rules.comparisons(c))
-    assert shared == 4  # of which two are the same job
-    with_accuracy(["99.9 ± 0.1"] * shared)
-    assert advise(Constraints()).first.method == "replay"
-    with_accuracy(["99.9 ± 50"] + ["99.9"] * (shared - 1))
-    assert advise(Constraints()).first.method == FALLBACK
+    new = replace(rules, figures=tuple(changed(one) for one in rules.figures))
+    monkeypatch.setattr(advice, "read_rules", lambda: new)
+    assert advise(Constraints(increment=increment, privacy="rows")).first.method == first
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "of 4 comparisons, no other was in two and better"),
+        ({"increment": "domain"}, "there is one comparison, with DER++ in its place"),
+        ({"task_known": True}, "there is one comparison, with DER++ in its place"),
+        ({"pretrained": True, "increment": "domain"}, "it was not compared with these"),
+        ({"pretrained": True, "storage": "1MB", "compute": None}, None),
+    ],
+)
+def test_in_doubt_it_is_said_how_many_comparisons_there_were(
+    asked: dict[str, Any], said: str | None
+):
+    because = advise(Constraints(**asked)).because
+    assert because.startswith("in doubt the default: ") == (said is not None)
+    assert (said or "") in because
+
+
+def test_figures_of_a_stand_in_are_said_to_be_its():
+    found = advise(Constraints()).first
+    assert (found.method, found.accuracy_of, found.cost_of) == (FALLBACK, "der++", "der++")
+    cited = [text for text in (*found.reasons, *found.doubts) if "(" in text]
+    own = [text for text in cited if "The default against tuned methods" in text]
+    assert [text[:14] for text in own] == ["94.87 ± 1.32 %"]
+    assert all(("with DER++" in text) != (text in own) for text in cited)
+    (out,) = [one for one in advise(Constraints(compute=2)).ruled_out if one.method == FALLBACK]
+    assert "x2.63 the time of fine-tuning with DER++" in out.because
+    features = advise(Constraints(pretrained=True)).candidates
+    (own_there,) = [one for one in features if one.method == FALLBACK]
+    assert (own_there.accuracy_of, own_there.cost_of) == (FALLBACK, "der++")
+    assert all(one.accuracy_of in (None, one.method) for one in features if one != own_there)
 
 
 def test_rules_without_a_condition_hold_for_all():

@@ -17,6 +17,7 @@ from lifelong.bench.statistics import TIMES, label
 DOCS = Path(__file__).parents[2] / "docs"
 RULES = read_rules()
 ALIASES: Mapping[str, tuple[str, ...]] = {
+    "default": ("default, one setting for all",),
     "replay": ("ER", "rehearsal of 1100 rows"),
     "progressive": ("progressive networks",),
     "joint": ("linear, all rows at once",),

@@ -1,8 +1,21 @@
 import pytest
+import torch
+from torch import nn
 
+from lifelong import Batch, default_learner
 from lifelong.bench.constraints import Constraints
 from lifelong.bench.recipes import RECIPES
-from lifelong.bench.stored import LEVELS, STORED, least, level, settings_for, stored
+from lifelong.bench.stored import (
+    LEVELS,
+    STORED,
+    is_known,
+    keeps_rows,
+    least,
+    level,
+    settings_for,
+    stored,
+)
+from lifelong.metrics.cost import state_bytes
 
 KNOWN = Constraints(
     storage=1_000_000, tasks=5, row_bytes=64, classes=10, parameters=10_000, task_known=True
@@ -15,15 +28,14 @@ KNOWN = Constraints(
 def test_what_every_method_stores_is_understood(method: str):
     assert all(thing in STORED for thing, _ in stored(method))
     assert level(method) in LEVELS
-    size = least(method, KNOWN)
-    assert size is None or size >= 0
+    assert least(method, KNOWN) >= least(method, Constraints()) >= 0
 
 
 @pytest.mark.parametrize(
     ("method", "size"),
     [
         ("replay", 10 * (64 + 24)),
-        ("der++", 10 * (64 + 24) + 4 * 10 * 10),
+        ("der++", 10 * (64 + 24) + 2 * 10 * 10),
         ("ewc", 80_000),
         ("si", 200_000),
         ("gdumb", 880 + 40_000),
@@ -31,11 +43,45 @@ def test_what_every_method_stores_is_understood(method: str):
         ("progressive", 200_000),
         ("supsup", 50_000),
         ("wa", 0),
-        ("gpm", None),
+        ("default", 10 * (16 + 24) + 2 * 10 * 10),
     ],
 )
-def test_the_fewest_bytes(method: str, size: int | None):
+def test_the_fewest_bytes(method: str, size: int):
     assert least(method, KNOWN) == size
+    assert is_known(method, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("method", "size"), [("gpm", 0), ("experts", 400_000), ("dgr", 40_000), ("sleep", 40_025)]
+)
+def test_what_is_known_is_a_bound_where_the_rest_is_not(method: str, size: int):
+    few = Constraints(parameters=10_000)
+    assert least(method, few) == size
+    assert not is_known(method, few)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8])
+def test_the_fewest_bytes_of_the_default_are_no_more_than_it_takes(dtype: torch.dtype):
+    x = torch.rand(40, 768).mul(9).to(dtype)
+    learner = default_learner(nn.Sequential(_Floats(), nn.Linear(768, 10)), "20KB")
+    learner.observe(Batch.of(x, torch.arange(40) % 10, 0))
+    kept = state_bytes(learner.strategies[0].state_dict()["memory"])
+    c = Constraints(row_bytes=x[0].numel() * x.element_size(), classes=10)
+    assert least("default", c) <= kept <= 21_000
+
+
+class _Floats(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float()
+
+
+def test_rows_are_told_from_what_rows_can_be_had_from():
+    assert [
+        name for name in ("replay", "adaptive-ewc", "ogd", "gpm", "ewc") if keeps_rows(name)
+    ] == [
+        "replay",
+        "adaptive-ewc",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,3 +108,8 @@ def test_what_cannot_be_reckoned_is_said():
     )
     assert "say row_bytes and classes and parameters" in str(settings_for("gdumb", bare.settled()))
     assert settings_for("gem", Constraints()) == ({}, None)
+    little = Constraints(storage=5_000, row_bytes=784, classes=10)
+    assert "does not fit if inputs are bytes: these stay bytes, 8.08 kB at least" in str(
+        settings_for("default", little)[1]
+    )
+    assert settings_for("default", Constraints(storage=9_000, row_bytes=784, classes=10))[1] is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,37 @@ from typing import Any
 import pytest
 
 from lifelong.bench import Constraints, advise, trial
+from lifelong.bench.advice import Advice, Candidate
 from lifelong.bench.results import check_results
-from lifelong.bench.trial import known_of, measure, plan
+from lifelong.bench.trial import Trial, known_of, measure, plan
 from lifelong.core.errors import StateMismatch
 
 SMALL: dict[str, Any] = {"epochs": 1, "limit": 20, "width": 10, "curve": 0}
-QUICK: dict[str, Any] = {"count": 2, "seeds": (0, 1), "given": SMALL, "workers": 1}
+QUICK: dict[str, Any] = {"count": 3, "seeds": (0, 1), "given": SMALL, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def advice() -> Advice:
+    return advise(known_of(Constraints(storage="5KB"), "digits", SMALL))
+
+
+@pytest.fixture(scope="module")
+def told() -> list[int]:
+    """The numbers of the runs that `tried` told of."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trial")
+
+
+@pytest.fixture(scope="module")
+def tried(advice: Advice, runs: Path, told: list[int]) -> Trial:
+    """One trial for all tests; those that measure in its folder again read its runs."""
+    return measure(
+        advice, "digits", runs, minutes=5, tell=lambda number, _: told.append(number), **QUICK
+    )
 
 
 def test_a_suite_tells_what_it_knows():
@@ -41,64 +67,56 @@ def test_a_suite_of_another_kind_is_refused(asked: dict[str, Any], said: str):
     assert said in str(caught.value)
 
 
-def test_candidates_are_tried_between_the_bounds_on_rows_kept_apart(tmp_path: Path):
-    advice = advise(known_of(Constraints(storage="5KB"), "digits", SMALL))
-    seen: list[int] = []
-    found = measure(
-        advice, "digits", tmp_path, minutes=5, tell=lambda number, event: seen.append(number),
-        **QUICK,
-    )  # fmt: skip
-    check_results(found.results)
-    tried = [one.method for one in advice.candidates[:2]]
-    assert [run["strategy"] for run in found.results[::2]] == ["fine-tune", *tried, "joint"]
-    assert {run["config"]["on"] for run in found.results} == {"valid"}
-    assert {run["config"]["validation"] for run in found.results} == {0.2}
-    assert sorted(set(seen)) == list(range(8))
-    assert {one.method for one in found.candidates} == set(tried) - set(found.left_out)
-    assert all(one.accuracy is not None and one.cost is not None for one in found.candidates)
-
-    again = measure(advice, "digits", tmp_path, minutes=5, **QUICK)
-    assert again == found  # runs that are over are read
-    with pytest.raises(StateMismatch, match="holds a run with other settings"):
-        measure(advice, "digits", tmp_path, minutes=5, **QUICK | {"given": SMALL | {"lr": 0.5}})
-
-
-def test_what_does_not_fit_into_the_time_is_left_out_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_candidates_are_tried_between_the_bounds_on_rows_kept_apart(
+    advice: Advice, tried: Trial, told: list[int]
 ):
-    advice = advise(known_of(Constraints(), "digits", SMALL))
-    slow = advice.candidates[1]
-    advice = replace(
-        advice, candidates=(advice.candidates[0], replace(slow, cost=1e9), *advice.candidates[2:])
-    )
-    found = measure(advice, "digits", tmp_path, minutes=5, **QUICK)
+    check_results(tried.results)
+    names = [one.method for one in advice.candidates[:3]]
+    assert [run["strategy"] for run in tried.results[::2]] == ["fine-tune", *names, "joint"]
+    assert {run["config"]["on"] for run in tried.results} == {"valid"}
+    assert {run["config"]["validation"] for run in tried.results} == {0.2}
+    assert sorted(set(told)) == list(range(10))
+    assert {one.method for one in tried.candidates} == set(names) - set(tried.left_out)
+    assert all(one.accuracy is not None and one.cost is not None for one in tried.candidates)
+    assert all(one.accuracy_of == one.cost_of == one.method for one in tried.candidates)
+
+
+def test_runs_that_are_over_are_read(advice: Advice, tried: Trial, runs: Path):
+    assert measure(advice, "digits", runs, minutes=5, **QUICK) == tried
+    with pytest.raises(StateMismatch, match="holds a run with other settings"):
+        measure(advice, "digits", runs, minutes=5, **QUICK | {"given": SMALL | {"lr": 0.5}})
+
+
+@pytest.mark.usefixtures("tried")
+def test_what_does_not_fit_into_the_time_is_left_out_and_named(advice: Advice, runs: Path):
+    first, slow, *others = advice.candidates
+    dear = replace(advice, candidates=(first, replace(slow, cost=1e9), *others))
+    found = measure(dear, "digits", runs, minutes=5, **QUICK)
     assert found.left_out.keys() == {slow.method}
     assert "more than was left" in found.left_out[slow.method]
-    assert found.candidates[0].method == advice.candidates[0].method
+    assert first.method in {one.method for one in found.candidates}
 
 
-def test_what_is_not_over_when_the_time_is_up_is_stopped(tmp_path: Path):
-    advice = advise(known_of(Constraints(), "digits", SMALL))
+def test_what_is_not_over_when_the_time_is_up_is_stopped(advice: Advice, tmp_path: Path):
     with pytest.raises(ValueError, match=r"constraints \(fine-tune: it was not over"):
         measure(advice, "digits", tmp_path, minutes=1e-6, **QUICK)
 
 
 @pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": float("nan")}, {"count": 0}])
-def test_no_time_and_no_candidates_are_refused(wrong: dict[str, Any], tmp_path: Path):
-    advice = advise(Constraints())
+def test_no_time_and_no_candidates_are_refused(
+    wrong: dict[str, Any], advice: Advice, tmp_path: Path
+):
     with pytest.raises(ValueError, match="give a time, and one candidate or more"):
         measure(advice, "digits", tmp_path, **{"minutes": 1, **QUICK, **wrong})
 
 
-def test_what_breaks_a_constraint_in_fact_is_not_chosen(tmp_path: Path):
-    advice = advise(known_of(Constraints(storage="5KB"), "digits", SMALL))
+def test_what_breaks_a_constraint_in_fact_is_not_chosen(advice: Advice, tried: Trial):
     first = advice.candidates[0]
-    results = measure(advice, "digits", tmp_path, minutes=5, **QUICK | {"count": 3}).results
+    results = deepcopy(tried.results)
     for run in results:
         if run["strategy"] == first.method:
             run["memory_bytes"] = 50_000
-    left_out: dict[str, str] = {}
-    found = trial._decided(advice, results, left_out, 5)
+    found = trial._decided(advice, results, {}, 5)
     assert found.candidates
     assert first.method not in {one.method for one in found.candidates}
     assert found.left_out[first.method] == "it kept 50 kB, more than the storage"
@@ -110,8 +128,26 @@ def test_what_breaks_a_constraint_in_fact_is_not_chosen(tmp_path: Path):
         trial._decided(dear, results, {}, 5)
 
 
-def test_a_run_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    advice = advise(known_of(Constraints(), "digits", SMALL))
+@pytest.mark.parametrize(
+    ("method", "kept", "keeps_to_it"),
+    [
+        ("replay", 21_383, True),
+        ("replay", 24_000, False),
+        ("gpm", 20_000, True),
+        ("gpm", 21_383, False),
+        ("ewc", 23_000, False),
+    ],
+)
+def test_what_is_noted_of_rows_is_forgiven_where_rows_are_kept(
+    method: str, kept: int, keeps_to_it: bool
+):
+    one = Candidate(method, {}, None, None, kept, (), ())
+    broken = trial._broken(one, Constraints(storage=20_000, row_bytes=64).settled())
+    assert (broken is None) == keeps_to_it
+
+
+@pytest.mark.usefixtures("tried")
+def test_a_run_that_fails_is_named(advice: Advice, runs: Path, monkeypatch: pytest.MonkeyPatch):
     one = advice.candidates[0]
     names = [run["strategy"] for run in plan(advice, "digits", count=2, seeds=(0,), given=SMALL)]
     assert names[1] == one.method
@@ -123,5 +159,5 @@ def test_a_run_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return real(configs, *more, **words)
 
     monkeypatch.setattr(trial, "run_all", fail)
-    found = measure(advice, "digits", tmp_path, minutes=5, **QUICK)
+    found = measure(advice, "digits", runs, minutes=5, **QUICK)
     assert found.left_out[one.method] == "it broke"

@@ -116,6 +116,12 @@ def test_wrong_sizes_are_refused(settings, told):
         prompted(**settings)
 
 
+def test_a_backbone_without_a_pool_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match="make it with pool='mean' or 'first'"):
+        Prompted(Transformer(tokens=50, width=16, heads=2, pool="none"))
+    Prompted(Transformer(tokens=50, width=16, heads=2, pool="first"))
+
+
 def test_cosines_of_zero_queries_are_zero():
     pool = Prompts(4, length=2, components=2)
     grow(pool, TaskSpec(0))
