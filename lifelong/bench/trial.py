@@ -100,10 +100,8 @@ def measure(
 ) -> Trial:
     """Try the best candidates of an advice on a suite, beside fine-tuning and all rows at once.
 
-    Fine-tuning comes first; how long the others take is reckoned from it. What would not be over
-    in time is not begun, and what is not over in time is stopped. The rule is that of `rank`
-    alone: the most accurate of those that kept to the constraints, and of those even
-    with it the cheaper.
+    The rule is that of `rank` alone: the most accurate of those that kept to the constraints, and
+    of those even with it the cheaper.
 
     Args:
         advice: of which the first `count` are tried.
@@ -121,9 +119,8 @@ def measure(
         StateMismatch: the folder holds runs with other settings.
     """
     if not 0 < minutes < float("inf") or count < 1:
-        raise ValueError(
-            f"minutes is {minutes} and count {count}; give a time, and one candidate or more"
-        )
+        told = f"minutes is {minutes} and count {count}"
+        raise ValueError(f"{told}; give a time, and one candidate or more")
     deadline = time.monotonic() + 60 * minutes
     configs = plan(advice, suite, count=count, seeds=seeds, given=given or {})
     check_beside(out / "jobs", configs)
@@ -141,7 +138,11 @@ def _tried(
     workers: int | None,
     tell: Told,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Run what is over in time, method by method, and say why the others were left out."""
+    """Run what is over in time, method by method, and say why the others were left out.
+
+    Fine-tuning comes first; how long the others take is reckoned from it. What would not be over
+    in time is not begun, and what is not over in time is stopped.
+    """
     results: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     once = 0.0  # what fine-tuning took
