@@ -34,6 +34,7 @@ chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py --loops $(LOOPS)
 
 $(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV), once: two minutes or so, most of them for torch"
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch numpy

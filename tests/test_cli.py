@@ -216,7 +216,7 @@ def test_data_that_cannot_be_had_is_said(
     build._data.cache_clear()
     words = ["run", "split-mnist-class", "--strategy", "ewc", "--out", str(tmp_path / "out")]
     message = refused(capsys, 1, *words, "--workers", "1")
-    assert "train-images-idx3-ubyte.gz is not in any of" in message
+    assert "train-images-idx3-ubyte.gz is in none of" in message
     assert "set LIFELONG_DATA to that folder" in message
 
 

@@ -25,6 +25,7 @@ FORMAT = "lifelong-checkpoint"
 SCHEMA = 1
 _MOST_HEADER = 100_000_000
 _NO_HASH = "0" * 64
+_INSTEAD = "; load an earlier file, or one from a backup"
 _NAMES = {
     torch.float64: "F64",
     torch.int64: "I64",
@@ -169,14 +170,16 @@ def _read(file: BinaryIO, path: Path) -> Any:
         tensor = torch.empty(shape, dtype=dtype)
         data = _bytes(tensor)
         if file.readinto(data) != tensor.nbytes:  # type: ignore[attr-defined]
-            raise CheckpointError(f"{path} is truncated: tensor {name!r} is cut off")
+            raise CheckpointError(f"{path} is truncated: tensor {name!r} is cut off{_INSTEAD}")
         digest.update(data)
         tensors[name] = tensor
         offset = end
     if file.read(1):
         raise CheckpointError(f"{path} is damaged: bytes follow its end")
     if digest.hexdigest() != metadata["sha256"]:
-        raise CheckpointError(f"{path} was altered after it was written: its SHA-256 differs")
+        raise CheckpointError(
+            f"{path} was altered after it was written: its SHA-256 differs{_INSTEAD}"
+        )
     try:
         return _decode(json.loads(metadata["state"]), tensors)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -190,7 +193,9 @@ def _read_header(
     if size < 8 or not 2 <= length <= _MOST_HEADER:
         raise CheckpointError(f"{path} is not a checkpoint of this library ({size} bytes)")
     if length > size - 8:
-        raise CheckpointError(f"{path} is truncated within its header, or not a checkpoint")
+        raise CheckpointError(
+            f"{path} is truncated within its header, or not a checkpoint{_INSTEAD}"
+        )
     header = file.read(length)
     try:
         parts = json.loads(header)
@@ -210,7 +215,7 @@ def _read_header(
     entries = {name: _entry(part, f"{path} is damaged: {name!r}") for name, part in parts.items()}
     end = max((place[1] for _, _, place in entries.values()), default=0)
     if size < 8 + length + end:
-        raise CheckpointError(f"{path} is truncated: {size} of {8 + length + end} bytes")
+        raise CheckpointError(f"{path} is truncated: {size} of {8 + length + end} bytes{_INSTEAD}")
     return header, metadata, entries
 
 

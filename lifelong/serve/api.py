@@ -199,11 +199,17 @@ class Api:
         """Return the champion before this one.
 
         Raises:
-            RegistryError: there is none.
+            RegistryError: there is none, or it is the first version, which has learned nothing;
+                that may be what an erasure has left.
         """
         number = await aside(self.registry.previous_champion)
         if number is None:
             raise RegistryError("there is no champion before this one to go back to")
+        if (await aside(lambda: self.registry.get(number))).parent is None:
+            raise RegistryError(
+                f"the champion before this one is version {number}, which has learned nothing; "
+                f'send {{"to": {number}}} to serve it all the same'
+            )
         return number
 
     def complete(self) -> None:

@@ -73,10 +73,10 @@ def fetch(source: Source, looked: Sequence[Path], cache: Path | None = None) -> 
             )
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            places = ", ".join(str(each) for each in [*looked, folder])
             raise DatasetError(
-                f"{name} is not in any of {[str(each) for each in looked]}, and "
-                f"{source.home + name} cannot be fetched ({reason}); put "
-                f"{', '.join(source.files)} into {source.folder}/ of a folder and set "
-                f"{DATA_VARIABLE} to that folder"
+                f"{name} is in none of {places}; put {', '.join(source.files)} into "
+                f"{source.folder}/ of a folder and set {DATA_VARIABLE} to that folder; "
+                f"{source.home + name} cannot be fetched ({reason:.120})"
             ) from error
     return folder

@@ -39,3 +39,18 @@ def test_what_is_marked_as_trimmed_and_still_there_is_not_exact(api):
     assert (answer.json()["exact"], answer.json()["trimmed"]) == (False, 3)
     event = api.log.find("erasure:x")
     assert (event.data["first"], len(event.data["forget"])) == (1, 3)
+
+
+def test_a_bare_rollback_does_not_lead_to_what_has_learned_nothing(api):
+    weights = api.registry.load_weights(1)
+    facts = {"first_offset": 1, "metrics": {}, "last_offset": 0}
+    for n in (2, 3, 4):
+        api.registry.register(weights, None, parent=1, id=f"v-{n}", **facts)
+    promote = [("/promote", {"version": n, "reason": "x", "id": f"p-{n}"}) for n in (3, 4)]
+    back = [("/rollback", {"reason": "x", "id": f"r-{n}"}) for n in range(3)]
+    named = ("/rollback", {"reason": "x", "to": 1, "id": "r-named"})
+    *_, first, _, last, served = ask(api, *promote, *back, named)
+    assert (first.status_code, first.json()["version"]) == (200, 3)
+    assert last.status_code == 409  # whatever stood between, that is the first version
+    assert "version 1, which has learned nothing; send {" in last.json()["error"]["what"]
+    assert (served.status_code, served.json()["version"]) == (200, 1)
