@@ -194,21 +194,21 @@ class Appender:
             group = [self._queue.popleft() for _ in range(size)]
         if not size:  # an event loop was faster
             return 1
-        start = time.perf_counter()
         self._commit([pair for pair in group if _begins(pair[1])])
-        self._took = time.perf_counter() - start
-        self._quick = self._took < QUICK
         return size
 
     def _commit(self, group: list[tuple[Event, Future[int] | asyncio.Future[int]]]) -> None:
         events = [event for event, _ in group]
         results: Sequence[int | LogError]
         stopped: BaseException | None = None
+        start = time.perf_counter()
         try:
             results = self._log.append_each(events) if events else []
         except BaseException as error:  # whatever it was: nobody may wait for ever
             results = [_own(error) for _ in group]
             stopped = None if isinstance(error, Exception) else error
+        self._took = time.perf_counter() - start
+        self._quick = self._took < QUICK
         loops: dict[
             asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int | LogError]]
         ] = {}

@@ -3,6 +3,7 @@ import queue
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from log_crash import Disk
@@ -249,15 +250,16 @@ def test_a_loop_does_not_wait_for_a_log_that_another_thread_has(log, monkeypatch
 
 def test_a_loop_leaves_slow_commits_to_the_thread_until_they_are_quick_again(log, monkeypatch):
     seen = threads_of(log, monkeypatch)
-    slow = [0.02, 0.02, 0.0, 0.0]
+    now, slow = [0.0], [0.02, 0.02, 0.0, 0.0]
     noted = log.append_each
 
     def slower(events):
-        time.sleep(slow.pop(0))
+        now[0] += slow.pop(0)
         return noted(events)
 
     monkeypatch.setattr(log, "append_each", slower)
-    monkeypatch.setattr("lifelong.serve.appender.QUICK", 0.015)
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr("lifelong.serve.appender.time", clock)
 
     async def main(appender):
         return [await (await sent(appender, name))[0] for name in "abcd"]
