@@ -27,6 +27,9 @@ QUIET = 6
 FEW = 64
 """Events at most in a group that an event loop commits itself."""
 _Settled: TypeAlias = tuple[asyncio.Future[int], int | LogError]
+_Waiting: TypeAlias = tuple[Event, Future[int] | asyncio.Future[int]]
+_Committed: TypeAlias = tuple[Sequence[_Waiting], Sequence[int | LogError], BaseException | None]
+_NOTHING: _Committed = ((), (), None)
 
 
 class Busy(LifelongError, Full):
@@ -66,7 +69,7 @@ class Appender:
         self._log = log
         self._capacity = capacity
         self._group = group
-        self._queue: deque[tuple[Event, Future[int] | asyncio.Future[int]]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._turn = threading.Lock()
         """Held from the moment a group is taken until it is committed."""
@@ -151,8 +154,9 @@ class Appender:
                 if len(self._queue) < self._usual and not self._closed:
                     self._changed.wait(self._patience)
             with self._turn:
-                self._usual = self._commit_next(self._group)
-            self._patience = min(0.1 * self._took, LONGEST)
+                group, results, _ = self._commit_next(self._group)
+            self._usual, self._patience = max(1, len(group)), min(0.1 * self._took, LONGEST)
+            _settle_group(group, results)  # with the turn free, for a loop that goes on with it
 
     def _wait(self) -> None:
         """Wait until the thread has something to do, or is to end."""
@@ -176,56 +180,56 @@ class Appender:
     def _commit_here(self) -> None:
         """Commit in the event loop what waits, or leave it to the thread."""
         self._due = None
+        group, results, stopped = _NOTHING
         if self._turn.acquire(blocking=False):
             try:
                 with self._log.at_once() as free:
                     if free:
-                        self._commit_next(min(FEW, self._group))
+                        group, results, stopped = self._commit_next(min(FEW, self._group))
             finally:
                 self._turn.release()
         with self._changed:
             if self._queue:
                 self._changed.notify()
+        _settle_group(group, results)
+        if stopped is not None:
+            raise stopped  # a ctrl-C is for whoever runs the loop
 
-    def _commit_next(self, most: int) -> int:
-        """Commit the next group, and tell how many events it had, or 1."""
+    def _commit_next(self, most: int) -> _Committed:
+        """Commit the next group: what it was, what became of each, and what is to be raised."""
         with self._changed:
-            size = min(most, len(self._queue))
-            group = [self._queue.popleft() for _ in range(size)]
-        if not size:  # an event loop was faster
-            return 1
-        self._commit([pair for pair in group if _begins(pair[1])])
-        return size
-
-    def _commit(self, group: list[tuple[Event, Future[int] | asyncio.Future[int]]]) -> None:
-        events = [event for event, _ in group]
+            taken = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        group = [pair for pair in taken if _begins(pair[1])]
+        if not group:  # an event loop was faster, or nobody wants them any more
+            return _NOTHING
         results: Sequence[int | LogError]
         stopped: BaseException | None = None
         start = time.perf_counter()
         try:
-            results = self._log.append_each(events) if events else []
+            results = self._log.append_each([event for event, _ in group])
         except BaseException as error:  # whatever it was: nobody may wait for ever
             results = [_own(error) for _ in group]
             stopped = None if isinstance(error, Exception) else error
         self._took = time.perf_counter() - start
         self._quick = self._took < QUICK
-        loops: dict[
-            asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int | LogError]]
-        ] = {}
-        for (_, future), result in zip(group, results, strict=True):
-            if isinstance(future, Future):
-                _settle(future, result)
-            else:
-                loops.setdefault(future.get_loop(), []).append((future, result))
-        here = asyncio._get_running_loop()
-        for loop, pairs in loops.items():
-            if loop is here:
-                _settle_all(pairs)
-                continue
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(_settle_all, pairs)
-        if stopped is not None and threading.current_thread() is not self._thread:
-            raise stopped  # a ctrl-C is for whoever runs the loop
+        return group, results, stopped
+
+
+def _settle_group(group: Sequence[_Waiting], results: Sequence[int | LogError]) -> None:
+    """Tell everybody what became of their event, each loop at once."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Settled]] = {}
+    for (_, future), result in zip(group, results, strict=True):
+        if isinstance(future, Future):
+            _settle(future, result)
+        else:
+            loops.setdefault(future.get_loop(), []).append((future, result))
+    here = asyncio._get_running_loop()
+    for loop, pairs in loops.items():
+        if loop is here:
+            _settle_all(pairs)
+            continue
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_settle_all, pairs)
 
 
 def _begins(future: Future[int] | asyncio.Future[int]) -> bool:
