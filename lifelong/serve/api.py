@@ -199,13 +199,15 @@ class Api:
         """Return the champion before this one.
 
         Raises:
-            RegistryError: there is none, or it is the first version, which has learned nothing;
-                that may be what an erasure has left.
+            RegistryError: there is none, or an erasure has retired what stood between and left
+                only the first version, which has learned nothing.
         """
         number = await aside(self.registry.previous_champion)
         if number is None:
             raise RegistryError("there is no champion before this one to go back to")
-        if (await aside(lambda: self.registry.get(number))).parent is None:
+        champion = self.deployment.holder.current.version
+        between = [v for v in await aside(self.registry.versions) if number <= v.number < champion]
+        if between and between[0].parent is None and any(v.retired is not None for v in between):
             raise RegistryError(
                 f"the champion before this one is version {number}, which has learned nothing; "
                 f'send {{"to": {number}}} to serve it all the same'

@@ -46,6 +46,7 @@ def test_a_bare_rollback_does_not_lead_to_what_has_learned_nothing(api):
     facts = {"first_offset": 1, "metrics": {}, "last_offset": 0}
     for n in (2, 3, 4):
         api.registry.register(weights, None, parent=1, id=f"v-{n}", **facts)
+    api.registry.retire(2, "erasure")
     promote = [("/promote", {"version": n, "reason": "x", "id": f"p-{n}"}) for n in (3, 4)]
     back = [("/rollback", {"reason": "x", "id": f"r-{n}"}) for n in range(3)]
     named = ("/rollback", {"reason": "x", "to": 1, "id": "r-named"})
