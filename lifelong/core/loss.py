@@ -19,6 +19,8 @@ from lifelong.core.errors import InvalidBatch, LabelOutsideHead, LifelongError, 
 RowLoss: TypeAlias = Callable[[Any, Batch], Tensor]
 """`loss(output, batch)`: one value a row, shape (rows,), or a scalar."""
 
+_NUMPY = (torch.float32, torch.float64, torch.float16)
+"""Element types of weights that numpy has, too."""
 _NO_LABEL = -(2**62) - 1
 """Torch ignores rows of one label, -100 unless told: this one comes from no conversion."""
 
@@ -90,7 +92,7 @@ def _counting(batch: Batch) -> int:
     """Count the first rows, if those weigh the same and all behind them nothing; else 0."""
     weight = batch.weight
     assert weight is not None
-    if not weight.is_cpu or weight.requires_grad or weight.dtype is torch.bfloat16:
+    if not weight.is_cpu or weight.requires_grad or weight.dtype not in _NUMPY:
         return 0
     values = weight.numpy()
     count = int(np.count_nonzero(values))

@@ -229,6 +229,7 @@ class Store:
         """Lend the writing connection, alone; commit at the end, or undo everything."""
         with self.lock, self.explained(doing):
             db, given = self._lent(doing), self.given
+            self._spill()
             try:
                 db.execute("BEGIN IMMEDIATE")
                 # Whatever was raised before, after a commit or in the midst of one, the file knows.
@@ -236,7 +237,6 @@ class Store:
                 yield db
                 db.execute("COMMIT")
                 self._tail.write(self.given)
-                self._spill()
             except BaseException:
                 self.given = given
                 if db.in_transaction:
@@ -251,9 +251,10 @@ class Store:
         Each statement more gives up the interpreter, and waits for it while it is busy.
         """
         with self.lock, self.explained("append"):
-            yield self._lent("append")
-            self._tail.write(self.given)
+            db = self._lent("append")
             self._spill()
+            yield db
+            self._tail.write(self.given)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[bool]:
@@ -266,7 +267,11 @@ class Store:
                 self.lock.release()
 
     def _spill(self) -> None:
-        """Bring what is in the WAL into the file when it is long, which takes some time."""
+        """Bring what is in the WAL into the file when it is long, which takes some time.
+
+        Before the next commit, not after the one that made it so long: that may be a loop's, which
+        `at_once` keeps from the next.
+        """
         if self._wal >= WAL_PAGES and self.writer is not None:
             with contextlib.suppress(apsw.Error):  # what is in the WAL is durable there, too
                 self.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)

@@ -341,3 +341,21 @@ def test_a_ctrl_c_in_a_loops_commit_reaches_who_runs_the_loop(log, monkeypatch):
         asyncio.run(main(appender))
         monkeypatch.undo()
         assert asyncio.run(all_of(appender, "b")) == [1]
+
+
+def test_a_loop_never_brings_the_wal_into_the_file(log, monkeypatch):
+    monkeypatch.setattr("lifelong.serve.store.WAL_PAGES", 8)
+    spilled, spill = [], log._store._spill
+
+    def noted():
+        if log._store._wal >= 8:
+            spilled.append(threading.current_thread().name)
+        spill()
+
+    async def main(appender):
+        return [await (await sent(appender, f"{n}"))[0] for n in range(40)]
+
+    monkeypatch.setattr(log._store, "_spill", noted)
+    with Appender(log) as appender:
+        assert asyncio.run(main(appender)) == list(range(1, 41))
+    assert set(spilled) == {"log-appender"}
