@@ -107,10 +107,11 @@ class Guard:
         if self._flag is not None:
             return
         # A sum keeps every NaN and infinity, and is the least that can be read of a gradient.
-        sums = [
-            p.grad.sum(dtype=torch.float32 if p.grad.itemsize < 4 else None).item()
-            for p in self._learner.parameters.values()
-            if p.grad is not None
-        ]
-        if not math.isfinite(sum(sums)):
+        total = 0.0
+        for parameter in self._learner.parameters.values():
+            gradient = parameter.grad
+            if gradient is not None:
+                wide = torch.float32 if gradient.itemsize < 4 else None
+                total += gradient.sum(dtype=wide).item()
+        if not math.isfinite(total):
             raise explain_non_finite(batch, output, self._learner.steps, "the gradient")

@@ -455,7 +455,8 @@ class Learner:
         else:
             self._scaler.step(self.optimizer)
             self._scaler.update()
-        self.optimizer.zero_grad()
+        for parameter in self.parameters.values():  # all that the optimizer has, as was checked
+            parameter.grad = None
         self.pending = 0
         if not overflow:
             self.steps += 1

@@ -61,7 +61,7 @@ def _entropy(output: Tensor, batch: Batch, reduction: str, rows: int | None = No
 
     Of the first rows only, if so many are given: `output` is theirs.
     """
-    y = batch.y[:rows]
+    y = batch.y if rows is None else batch.y[:rows]
     if y.dtype != torch.int64:
         check_labels(output, y)
     try:

@@ -219,7 +219,10 @@ class Replay(Strategy):
 
     def kept(self, batch: Batch) -> dict[str, Tensor]:
         """Take the columns of the new rows of a batch that the memory keeps."""
-        return {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}
+        columns = {name: column for name, column in batch.columns() if name != "weight"}
+        if batch.new == len(batch):
+            return columns
+        return {name: column[: batch.new] for name, column in columns.items()}
 
     def groups(self, learner: Learner, batch: Batch) -> int:
         """Count the classes or tasks of which a memory of so many bytes must hold a row each.
