@@ -199,7 +199,8 @@ def poison(scene: Scene) -> None:
         story.line(f"  version {version} was refused: {reason}", "dim")
     right, told = scene.told()
     scene.decided()
-    story.line(f"served after:  {told}")
+    learning = " (it went on learning from the right ones)" if right > before else ""
+    story.line(f"served after:  {told}{learning}")
     story.claim(
         min(lowest, right) >= before - 0.1,
         f"what is served lost no more than 10 points: {percent(before)} right before the burst, "

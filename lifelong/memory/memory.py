@@ -88,6 +88,26 @@ class Memory:
         """Count the rows held."""
         return self.policy.held
 
+    def __repr__(self) -> str:
+        """Show how much is held, how it is chosen, and each column as it is stored.
+
+        Example:
+            >>> memory = Memory(3)
+            >>> memory.add({"x": torch.rand(2, 4)}, None, torch.Generator())
+            >>> memory
+            Memory(2 of 3 rows by reservoir, 2 seen, 48 bytes, x (4,) float32)
+        """
+        room = f"{len(self)} of {self.capacity} rows"
+        if self._rows is None and self.budget:
+            room = f"room for {self.budget} bytes of rows"
+        columns = {} if self._rows is None else self._rows.columns
+        shown = [
+            f"{name} {tuple(column.shape[1:])} {str(column.dtype).removeprefix('torch.')}"
+            for name, column in columns.items()
+        ]
+        told = [f"{room} by {self.policy.name}", f"{self.seen} seen", f"{self.nbytes} bytes"]
+        return f"Memory({', '.join([*told, *shown])})"
+
     @property
     def nbytes(self) -> int:
         """Bytes that the columns take, in memory or in files; 0 before the first rows."""

@@ -207,6 +207,10 @@ class Config:
             given = yaml.safe_load(path.read_text("utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except yaml.MarkedYAMLError as error:
+            mark, found = error.problem_mark, error.problem or error.context
+            where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+            raise ConfigError(f"{path} is not YAML: {where}{found}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not YAML: {error}") from error
         if not isinstance(given, dict):

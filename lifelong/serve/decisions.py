@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from lifelong.serve.ids import new_id
 from lifelong.serve.intent import event_of
 from lifelong.serve.messages import Judged
 from lifelong.serve.parts import Parts, Reply
+
+_log = logging.getLogger("lifelong.serve.decisions")
 
 
 class Decisions:
@@ -84,4 +87,10 @@ class Decisions:
         finally:
             if lasting:
                 await self.parts.intended(asked, done)
+        # Verdicts come every few seconds. Reasons are in the audit log: they may name somebody.
+        level = logging.INFO if lasting else logging.DEBUG
+        told = {name: asked[name] for name in ("action", "version", "by")}
+        _log.log(
+            level, "{action} version {version}, says {by}".format(**told), extra={"fields": told}
+        )
         return offset

@@ -98,13 +98,16 @@ def configure(process: str, style: Style = "json", level: str = "WARNING") -> No
     Args:
         process: its name in each line.
         style: "json" or "text".
-        level: the least level that is shown; requests are at INFO.
+        level: the least level that is shown; requests are at INFO, and decisions about what is
+            served, which are shown in any case.
     """
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(JsonLines(process) if style == "json" else TextLines(process))
     logging.basicConfig(level=level, handlers=[lines], force=True)
     logging.captureWarnings(True)
     log = logging.getLogger("lifelong.serve")
+    if logging.getLogger().level > logging.INFO:  # what is served from now on is always told
+        logging.getLogger("lifelong.serve.decisions").setLevel(logging.INFO)
 
     def uncaught(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None

@@ -210,7 +210,8 @@ def decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
         ...
         lifelong.serve.schema.Malformed: expected `int`, got `str` at body[...]; see /docs for ...
     """
-    how = "see /docs for the fields and an example"
+    kind: Any = decoder.type
+    how = f"{_fields_of(kind)}see /docs for an example"
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -223,6 +224,19 @@ def decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
         received = shown(body.decode(errors="replace")) if body else "nothing"
         text = f"the body is not JSON ({str(error)[:100]}): {received}"
         raise Malformed(text, f"send JSON in UTF-8; {how}") from None
+
+
+@lru_cache(maxsize=64)
+def _fields_of(kind: Any) -> str:
+    """Name the fields of a body, the required ones first."""
+    if not isinstance(kind, type) or not issubclass(kind, msgspec.Struct):
+        return ""
+    fields = msgspec.structs.fields(kind)
+    needed = " and ".join(field.name for field in fields if field.required)
+    others = ", ".join(field.name for field in fields if not field.required)
+    needs = [f"it needs {needed}"] if needed else []
+    may = [f"it may have {others}"] if others else []
+    return " and ".join(needs + may) + "; "
 
 
 def shown(value: Any) -> str:

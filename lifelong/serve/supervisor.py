@@ -152,6 +152,8 @@ class Supervisor:
                 self.tell(f"{kind} does not stop; it is killed")
                 process.kill()
                 process.join()
+        if self._told:
+            self.announce(f"stopped; {self.config.folder} has all that it knows")
 
 
 def _told(code: int) -> str:

@@ -167,7 +167,8 @@ def test_numbers_of_any_size_reach_the_log_as_floats():
     assert {type(number) for number in log.events[0].data["x"]} == {float}
 
 
-def test_decisions_act_once_and_are_logged():
+def test_decisions_act_once_and_are_logged(caplog):
+    caplog.set_level(logging.INFO, "lifelong.serve.decisions")
     log = FakeLog()
     made = parts(log)
     first, again, back, late = ask_all(
@@ -185,6 +186,8 @@ def test_decisions_act_once_and_are_logged():
     assert made.holder.current.version == 1
     assert [event.data["action"] for event in log.events] == ["promote", "rollback"]
     assert log.events[0].data["by"] == "operate"
+    own = [r.getMessage() for r in caplog.records if r.name == "lifelong.serve.decisions"]
+    assert own == ["promote version 4, says operate", "rollback version 1, says operate"]
     taken = ask(made, "/rollback", {"reason": "worse", "id": "d"})
     assert taken.status_code == 409
 
@@ -393,6 +396,12 @@ def test_errors_say_what_came(path, body, what):
     assert response.status_code == 422
     assert what in error_of(response)
     assert log.events == []
+
+
+def test_errors_name_the_fields_there_are():
+    answer = ask(parts(), "/erase", {"who": "ann"}).json()
+    how = "it needs subject and it may have id; see /docs for an example"
+    assert answer["error"]["how"] == how
 
 
 ANY = st.recursive(

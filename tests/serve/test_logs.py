@@ -17,6 +17,10 @@ package.__path__ = [FOLDER]
 sys.modules["lifelong"] = package
 from lifelong.serve import logs
 logs.configure("api", sys.argv[1], "INFO")
+logs.configure("api", sys.argv[1], "WARNING")
+logging.getLogger("lifelong.serve.access").info("hidden")
+logging.getLogger("lifelong.serve.decisions").info("promote version 2, says ann")
+logs.configure("api", sys.argv[1], "INFO")
 logging.getLogger("uvicorn.error").warning("careful")
 logging.getLogger("lifelong.serve.access").info('{"route": "/predict", "status": 200}')
 logging.getLogger("lifelong.serve").warning("odd", extra={"fields": {"rows": 3}})
@@ -41,7 +45,8 @@ def run(style):
 
 
 def test_everything_that_a_process_says_is_a_json_object_a_line():
-    lines = [json.loads(line) for line in run("json").splitlines()]
+    decided, *lines = [json.loads(line) for line in run("json").splitlines()]
+    assert decided["what"] == "promote version 2, says ann"
     assert {line["process"] for line in lines} == {"api"}
     assert all({"time", "level", "what"} <= line.keys() for line in lines)
     assert [line["level"] for line in lines] == [

@@ -203,6 +203,8 @@ def test_what_it_learned_is_what_an_undisturbed_run_learns(service, capsys):
     assert "0 problems" in told
     assert Registry(service.state).alias("champion") is not None
     assert "trainer has ended (signal SIGKILL); it starts again" in service.out
+    assert "rollback version 1, says local" in service.out
+    assert f"stopped; {service.state} has all that it knows" in service.out
 
 
 def test_wrong_use_is_refused_at_the_start(tmp_path, capsys):
@@ -213,7 +215,7 @@ def test_wrong_use_is_refused_at_the_start(tmp_path, capsys):
             "did you mean 'port'",
         ),
         ("{schema: {shape: [2], classes: 2}}", "learner is missing"),
-        ("learner: [", "is not YAML"),
+        ("learner: [", "is not YAML: line 1, column 11: expected the node content"),
         ("{learner: no.py:f, schema: {shape: [2], classes: 2}}", "give FILE.py:FUNCTION"),
     ]:
         path.write_text(text)
