@@ -66,10 +66,12 @@ def test_the_page_from_start_to_end(tmp_path):
     finally:
         service.send_signal(signal.SIGINT)
         assert service.wait(60) == 0
-    assert said.read_text().splitlines() == [
-        "starting pump.yaml",
-        f"serving pump.yaml on http://127.0.0.1:{port}",
-    ]
+    start, serving, *promoted, stopped = said.read_text().splitlines()
+    assert start == "starting pump.yaml"
+    assert serving == f"serving pump.yaml on http://127.0.0.1:{port}"
+    assert promoted
+    assert all(json.loads(line)["action"] == "promote" for line in promoted)
+    assert stopped.startswith("stopped; ")
     audit = run(tmp_path, "-m", "lifelong", "audit", "pump")
     assert audit.returncode == 0
     assert audit.stdout.startswith("0 problems in the log, the decisions and")
