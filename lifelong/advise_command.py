@@ -50,7 +50,11 @@ def add(commands: Any, settings: Any, seeds: Any) -> None:
     ask.add_argument("--all", action="store_true", help="say of each method what speaks for it")
     ask.add_argument("--json", action="store_true", help="for machines")
     tried = ask.add_argument_group("trying the best ones")
-    tried.add_argument("--measure", metavar="SUITE", help="try them on it; see `lifelong list`")
+    tried.add_argument(
+        "--measure",
+        metavar="SUITE",
+        help="try them on it (see `lifelong list`), or on a table or images of your own",
+    )
     tried.add_argument("--minutes", type=float, default=10.0, help="at most (default: 10)")
     tried.add_argument(
         "--candidates", type=int, default=4, metavar="N", help="to try (default: %(default)s)"
@@ -91,6 +95,7 @@ def _advise(options: argparse.Namespace) -> int:
 
 def _measured(options: argparse.Namespace, advice: Advice) -> tuple[Trial, Path]:
     """Try the best ones, and write the report of what they came to."""
+    from lifelong.bench.own import short_name
     from lifelong.bench.progress import RunProgress
     from lifelong.bench.report import write_report, write_results
     from lifelong.bench.trial import measure, plan
@@ -100,7 +105,8 @@ def _measured(options: argparse.Namespace, advice: Advice) -> tuple[Trial, Path]
         "seeds": options.seeds,
         "given": dict(options.set),
     }
-    suite, out = options.measure, options.out or Path("runs") / f"advice-{options.measure}"
+    suite = options.measure
+    out = options.out or Path("runs") / f"advice-{short_name(suite)}"
     with RunProgress(plan(advice, suite, **words)) as progress:
         trial = measure(
             advice, suite, out, minutes=options.minutes, workers=options.workers,

@@ -75,7 +75,11 @@ def _add_benchmarks(commands: Any) -> None:
     )  # fmt: skip
     run = commands.add_parser("run", help="run strategies on a suite and write a report")
     run.set_defaults(act=_run, demo=False)
-    run.add_argument("suite", metavar="SUITE", help="see `lifelong list suites`")
+    run.add_argument(
+        "suite", metavar="SUITE",
+        help="see `lifelong list suites`; or a CSV or Parquet file, a zip file of images or a "
+        "folder of them",
+    )  # fmt: skip
     run.add_argument(
         "--strategy", nargs="+", metavar="NAME", default=list(DEMO),
         help="one or more, or several joined by + (default: %(default)s)",
@@ -161,6 +165,7 @@ def _run(options: argparse.Namespace) -> int:
         _need("serve", "mlflow", "sqlalchemy")
     _need("bench", "rich", "jinja2", "matplotlib")
     from lifelong.bench.folder import check_beside
+    from lifelong.bench.own import short_name
     from lifelong.bench.progress import RunProgress
     from lifelong.bench.runner import RunFailed, run_all
     from lifelong.bench.suites import resolve
@@ -175,7 +180,7 @@ def _run(options: argparse.Namespace) -> int:
         for strategy in options.strategy
         for seed in options.seeds
     ]
-    out = options.out or Path("runs") / ("demo" if options.demo else options.suite)
+    out = options.out or Path("runs") / ("demo" if options.demo else short_name(options.suite))
     folders = [out / "jobs" / f"{c['strategy']}-{c['seed']}" for c in configs]
     check_beside(out / "jobs", configs)
     failed = None
@@ -198,10 +203,10 @@ def _report(
     from rich.console import Console
 
     from lifelong.bench.report import summary_table, write_report, write_results
-    from lifelong.bench.suites import SUITES
+    from lifelong.bench.suites import suite_of
 
     write_results(results, out / "results.json")
-    title = SUITES[options.suite].summary
+    title = suite_of(options.suite).summary
     report = write_report(results, out, command=options.command, title=title)
     Console().print(summary_table(results, title=title))
     print(f"{seconds:.0f} s; the report is {report.resolve()}")

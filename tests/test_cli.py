@@ -213,7 +213,7 @@ def test_data_that_cannot_be_had_is_said(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    build._data.cache_clear()
+    build._named.cache_clear()
     words = ["run", "split-mnist-class", "--strategy", "ewc", "--out", str(tmp_path / "out")]
     message = refused(capsys, 1, *words, "--workers", "1")
     assert "train-images-idx3-ubyte.gz is in none of" in message

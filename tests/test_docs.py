@@ -158,7 +158,9 @@ def test_code_runs_and_prints_about_what_is_said(path, tmp_path, monkeypatch):
     [(path, command) for path in PAGES for command in dict.fromkeys(commands(path))],
     ids=lambda part: part.stem if isinstance(part, Path) else part,
 )
-def test_commands_are_understood(path, command):
+def test_commands_are_understood(path, command, tmp_path, monkeypatch):
+    (tmp_path / "orders.csv").write_text("price,move\n1,up\n2,down\n")
+    monkeypatch.chdir(tmp_path)
     arguments = shlex.split(command)[1:]
     if len(arguments) == 1:  # `lifelong run` in a sentence names the command, and that is all
         arguments.append("--help")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lifelong.bench import recipes
+from lifelong.bench.own import load_own
 from lifelong.core.batch import Batch
 from lifelong.core.growth import grow, trainable
 from lifelong.core.learner import Learner
@@ -34,6 +35,7 @@ from lifelong.streams import (
     class_incremental,
     cumulative,
     domain_incremental,
+    in_order,
     joint,
     load,
     permuted,
@@ -44,7 +46,11 @@ from lifelong.streams import (
 Config = Mapping[str, Any]
 """What `lifelong.bench.suites.resolve` returns, with a seed."""
 
-_data = cache(load)
+_named = cache(load)
+
+
+def _data(config: Config) -> Labelled:
+    return load_own(config) if "content" in config else _named(config["data"])
 
 
 def stream_of(config: Config) -> Stream:
@@ -54,7 +60,7 @@ def stream_of(config: Config) -> Stream:
         DatasetError: the data cannot be had.
         ValueError: it cannot be cut so.
     """
-    stream = _cut(_data(config["data"]), config)
+    stream = _cut(_data(config), config)
     kind = recipes.bound(config["strategy"])
     if kind is None:
         return stream
@@ -63,7 +69,7 @@ def stream_of(config: Config) -> Stream:
 
 def task_names(config: Config) -> list[str]:
     """Name the tasks that a run is measured on."""
-    return [task.name for task in _cut(_data(config["data"]), config).tasks]
+    return [task.name for task in _cut(_data(config), config).tasks]
 
 
 def kept_apart(config: Config) -> tuple[Rows, ...]:
@@ -72,7 +78,7 @@ def kept_apart(config: Config) -> tuple[Rows, ...]:
     Raises:
         ValueError: there are none.
     """
-    parts = [task.valid for task in _cut(_data(config["data"]), config).tasks]
+    parts = [task.valid for task in _cut(_data(config), config).tasks]
     if any(part is None for part in parts):
         raise ValueError(
             'on is "valid", but no rows are kept apart for each task; set validation=0.1'
@@ -87,7 +93,7 @@ def learner_of(config: Config, stream: Stream) -> Learner:
         model = _model(config, stream)
         if recipes.bound(config["strategy"]) == "joint":
             # All tasks come at once, so the outputs of each are there from the start.
-            for task in _cut(_data(config["data"]), config).tasks:
+            for task in _cut(_data(config), config).tasks:
                 grow(model, TaskSpec(task.id, task.classes))
     options = {"lr": config["lr"], "weight_decay": config["weight_decay"]}
     optimizer: torch.optim.Optimizer | None
@@ -107,7 +113,7 @@ def warm_up(config: Config) -> None:
 
     Without it, the first run of a process would seem to need all of that memory, the others none.
     """
-    _data(config["data"])
+    _data(config)
     with torch.random.fork_rng(devices=[]):
         net = nn.Linear(2, 2)
     optimizer = torch.optim.Adam(net.parameters(), fused=True)
@@ -128,6 +134,8 @@ def _cut(data: Labelled, config: Config) -> Stream:
         return stream
     if scenario == "rotated":
         return rotated(data, **shared)
+    if scenario == "in-order":
+        return in_order(data, **shared)
     shared["class_order"] = config["class_order"]
     if scenario == "blurry":
         return blurry(data, mixing=config["mixing"], **shared)
@@ -141,14 +149,15 @@ def _cut(data: Labelled, config: Config) -> Stream:
 def _model(config: Config, stream: Stream) -> nn.Module:
     x = stream.tasks[0].train.x
     assert isinstance(x, torch.Tensor)
-    channels, size = x.shape[1], x.shape[-1]
     backbone: MLP | SmallCNN | ResNet18
     if config["model"] == "mlp":
         backbone = MLP(x[0].numel(), (config["width"], config["width"]))
+    elif x.ndim != 4:
+        raise ValueError(f"model is {config['model']!r}, for images; of a table only mlp can learn")
     elif config["model"] == "cnn":
-        backbone = SmallCNN(channels, size, hidden=config["width"])
+        backbone = SmallCNN(x.shape[1], x.shape[-1], hidden=config["width"])
     else:
-        backbone = ResNet18(channels, config["width"])
+        backbone = ResNet18(x.shape[1], config["width"])
     front: nn.Module = Pixels(config["mean"], config["std"], config["scale"])
     if config["augment"]:
         front = nn.Sequential(Augment(), front)

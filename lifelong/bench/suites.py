@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -14,8 +14,9 @@ from lifelong.core.errors import UnknownName
 from lifelong.streams import DATASETS
 
 Scenario = Literal[
-    "class-incremental", "task-incremental", "domain-incremental", "permuted", "rotated", "blurry"
-]
+    "class-incremental", "task-incremental", "domain-incremental", "permuted", "rotated", "blurry",
+    "in-order",
+]  # fmt: skip
 Head = Literal["growing", "fixed", "multi"]
 Optimizer = Literal["sgd", "adam"]
 
@@ -74,6 +75,9 @@ class Suite:
     mixing: float = 0.1
     curve: int = 4
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    fixed: ClassVar[tuple[str, ...]] = ("summary", "settings")
+    """What cannot be set."""
 
 
 _SCENARIOS = Suite(
@@ -152,11 +156,27 @@ SUITES: Mapping[str, Suite] = {
 """Every suite by name."""
 
 
+def suite_of(name: str) -> Suite:
+    """Return the suite of a name, or the one for data of one's own, by their path.
+
+    Raises:
+        UnknownName: there is no such suite; the nearest is named.
+        DatasetError: it is a path, and there is nothing to be read.
+    """
+    from lifelong.bench.own import is_own, own_suite
+
+    if name in SUITES:
+        return SUITES[name]
+    if is_own(name):
+        return own_suite(name)
+    raise UnknownName("suite", name, SUITES)
+
+
 def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Settle everything that a run of a strategy on a suite depends on, as plain data.
 
     Args:
-        name: of the suite.
+        name: of the suite, or the path of a table, a zip file of images or a folder of them.
         strategy: a name or a combination.
         given: what differs from the suite: its fields, and `strategy.setting`.
 
@@ -168,15 +188,14 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
         >>> resolve("digits", "ewc", {"lr": 0.1, "ewc.strength": 5})["settings"]
         {'ewc': {'strength': 5}}
     """
-    if name not in SUITES:
-        raise UnknownName("suite", name, SUITES)
-    suite = asdict(SUITES[name])
+    chosen = suite_of(name)
+    suite = asdict(chosen)
     suite.pop("summary")
     named = parts(strategy)
     suite |= training(strategy)
     own = preset(strategy)
     settings = {p: {**suite["settings"].get(p, {}), **own.get(p, {})} for p in named}
-    known = {f.name: f.type for f in fields(Suite) if f.name not in ("summary", "settings")}
+    known = {f.name: f.type for f in fields(chosen) if f.name not in chosen.fixed}
     for key, value in given.items():
         owner, dot, setting = key.rpartition(".")
         if dot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -164,7 +164,7 @@ class Batch:
         # Back to the host a copy must be waited for: it may be read at once.
         ahead = device.type != "cpu"
         moved = {name: column.to(device, non_blocking=ahead) for name, column in self.columns()}
-        return replace(batch_of_columns(moved), new=self.new)
+        return batch_of_columns(moved, self.new)
 
 
 def named_inputs(x: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
@@ -172,8 +172,12 @@ def named_inputs(x: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     return [(f"x/{name}", column) for name, column in x.items()]
 
 
-def batch_of_columns(columns: Mapping[str, Tensor]) -> Batch:
+def batch_of_columns(columns: Mapping[str, Tensor], new: int | None = None) -> Batch:
     """Put a batch together from what `Batch.columns` names; other columns are left out.
+
+    Args:
+        columns: (rows, ...) each.
+        new: how many of the rows, from the first on, are new; None for all.
 
     Example:
         >>> batch = Batch.of({"a": torch.zeros(2), "b": torch.ones(2)}, torch.tensor([0, 1]))
@@ -186,7 +190,8 @@ def batch_of_columns(columns: Mapping[str, Tensor]) -> Batch:
     else:
         x = {name[2:]: column for name, column in columns.items() if name.startswith("x/")}
     y = columns["y"]
-    return Batch(x, y, columns["task"], y.shape[0], columns["key"], columns.get("weight"))
+    new = y.shape[0] if new is None else new
+    return Batch(x, y, columns["task"], new, columns["key"], columns.get("weight"))
 
 
 def _checked_inputs(x: object) -> Mapping[str, Tensor]:

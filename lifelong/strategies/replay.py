@@ -168,7 +168,7 @@ class Replay(Strategy):
                 return batch, {}
             front = {name: column for name, column in batch.columns() if name != "weight"}
             drawn = self.memory.draw(self.count(batch), self.generator, times, front)
-            longer = replace(batch_of_columns(drawn), new=batch.new)
+            longer = batch_of_columns(drawn, batch.new)
         if drawn and (batch.weight is not None or weight != 1):
             weights = torch.full((len(longer),), weight, device=batch.y.device)
             weights[: len(batch)] = 1 if batch.weight is None else batch.weight

@@ -5,6 +5,7 @@ from lifelong.streams.datasets import DATASETS, Dataset, load
 from lifelong.streams.domains import permuted, rotate, rotated
 from lifelong.streams.images import image_folder
 from lifelong.streams.labelled import Labelled
+from lifelong.streams.ordered import in_order
 from lifelong.streams.rows import Rows
 from lifelong.streams.scenarios import (
     blurry,
@@ -33,6 +34,7 @@ __all__ = [
     "domain_incremental",
     "gaussians",
     "image_folder",
+    "in_order",
     "joint",
     "load",
     "permuted",

@@ -1,0 +1,113 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lifelong.bench.build import learner_of, stream_of
+from lifelong.bench.own import digest, short_name
+from lifelong.bench.suites import resolve
+from lifelong.cli import main
+from lifelong.core.errors import DatasetError, UnknownName
+
+
+@pytest.fixture
+def orders(tmp_path, monkeypatch):
+    """A table in the order of time, of two features; which of them tells the label changes."""
+    monkeypatch.chdir(tmp_path)
+    chance = np.random.default_rng(0)
+    x = chance.normal(size=(400, 2)) * (1, 1000) + (0, 5000)
+    late = np.arange(400) >= 200
+    up = np.where(late, x[:, 1] > 5000, x[:, 0] > 0)
+    lines = [f"{a},{b},{'up' if c else 'down'}" for (a, b), c in zip(x, up, strict=True)]
+    path = tmp_path / "orders.csv"
+    path.write_text("\n".join(["price,volume,move", *lines]))
+    return path
+
+
+def settled(path, **given):
+    return {**resolve(str(path), "replay", {"label": "move", **given}), "seed": 0, "device": "cpu"}
+
+
+def test_a_table_comes_in_its_order_and_standardised(orders):
+    stream = stream_of(settled(orders))
+    assert len(stream) == 5
+    x = torch.cat([task.train.x for task in stream.tasks])
+    assert torch.allclose(x.mean(0), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(x.std(0, correction=0), torch.ones(2), atol=1e-5)
+    net = learner_of(settled(orders), stream).model
+    assert net(x[:3]).shape == (3, 2)
+
+
+def test_classes_of_a_table_can_be_dealt_out_too(orders):
+    stream = stream_of(settled(orders, scenario="class-incremental", tasks=2))
+    assert stream.name.startswith("class-incremental")
+
+
+def test_a_run_writes_a_report_and_goes_on_only_with_the_same_rows(orders, capsys):
+    words = ["run", "orders.csv", "--strategy", "replay", "--set", "label=move"]
+    assert main([*words, "--workers", "1"]) == 0
+    [result] = json.loads((orders.parent / "runs/orders/results.json").read_text())
+    assert result["config"]["content"] == digest(orders)
+    assert result["average_accuracy"] > 0.5
+    assert "rows of a table in their order" in capsys.readouterr().out
+    with orders.open("a") as file:
+        file.write("\n0,0,up")
+    assert main([*words, "--workers", "1"]) == 2
+    assert "other settings (content" in capsys.readouterr().err
+
+
+def test_data_that_change_while_a_run_goes_on_are_noticed(orders):
+    config = settled(orders)
+    with orders.open("a") as file:
+        file.write("\n0,0,up")
+    with pytest.raises(DatasetError, match="is not what it was when the run began"):
+        stream_of(config)
+
+
+def test_advice_is_measured_on_a_table(orders, capsys):
+    words = ["advise", "--measure", "orders.csv", "--storage", "8KB", "--candidates", "1"]
+    more = ["--seeds", "0", "--set", "label=move", "epochs=2", "--workers", "1", "--json"]
+    assert main([*words, *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["constraints"]["increment"] == "domain"
+    assert found["constraints"]["classes"] == 2
+    assert "orders.csv" in found["command"]
+    assert (orders.parent / "runs/advice-orders/report.html").exists()
+
+
+def test_images_are_read_from_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        folder = tmp_path / "pics" / f"class {number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 8), (60 * (number % 4), 0, 0)).save(folder / f"{number}.png")
+    config = settled("pics/", size=8, tasks=2)
+    stream = stream_of(config)
+    assert stream.tasks[0].train.x.shape == (8, 3, 8, 8)
+    assert learner_of(config, stream).predict(stream.tasks[0].test.x).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "error", "told"),
+    [
+        ("none.csv", {}, DatasetError, "cannot read .*none.csv: No such file"),
+        ("orders.csv", {"label": "mov"}, DatasetError, "say which holds the labels: --set label="),
+        ("orders.csv", {"content": "0"}, UnknownName, "unknown setting 'content'"),
+        ("orders.csv", {"model": "cnn"}, ValueError, "of a table only mlp can learn"),
+        ("orders", {}, UnknownName, "unknown suite 'orders'"),
+    ],
+)
+def test_wrong_use_is_refused(orders, path, given, error, told):
+    def build():
+        config = settled(path, **given)
+        learner_of(config, stream_of(config))
+
+    with pytest.raises(error, match=told):
+        build()
+
+
+def test_a_short_name_is_one_of_a_folder():
+    assert short_name("/data/shop/orders.parquet") == "orders"
+    assert short_name("digits") == "digits"
