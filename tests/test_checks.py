@@ -170,6 +170,14 @@ def test_a_strategy_keeps_every_promise(make):
     check_strategy(make)
 
 
+@pytest.mark.parametrize("check", [check for check in CHECKS if check != "stays_bounded"])
+def test_what_can_erase_every_row_keeps_all_promises_but_to_stay_bounded(check):
+    make = OnNetwork(lambda: Analytic(erasable=True), computed(LDAHead))
+    CHECKS[check](make)
+    with pytest.raises(CheckFailed, match="within one more task"):
+        CHECKS["stays_bounded"](make)
+
+
 @pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES.keys())
 def test_a_strategy_that_needs_the_loss_of_each_row_says_so(make):
     """A scalar loss is refused with the first batch, by the strategy's name, or never."""

@@ -349,13 +349,14 @@ class Learner:
         """Drop every row with one of these ids from whatever strategies keep of it.
 
         Weights that were learned from the rows stay: to be rid of their influence, learn again
-        from a log without them.
+        from a log without them. Heads that are computed can be rid of it: see `Analytic`.
 
         Raises:
             ValueError: the ids are no integers; nothing is dropped.
         """
         keys = keys_of(keys)
         for strategy in self.strategies:
+            strategy.unlearn(self, keys)
             strategy.forget(keys)
 
     def state_dict(self) -> State:

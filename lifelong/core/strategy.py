@@ -84,6 +84,12 @@ class Strategy:
     def forget(self, keys: Tensor) -> None:
         """Drop whatever is kept of the rows with these ids, an int64 tensor."""
 
+    def unlearn(self, learner: Learner, keys: Tensor) -> None:
+        """Take what the rows with these ids have taught out of the model, where that is exact.
+
+        Called before `forget`, which drops what is kept of them.
+        """
+
     def acts(self, moment: str) -> bool:
         """Tell whether it does anything at a moment: whether its class defines it.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
@@ -15,6 +16,7 @@ from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.nets.analytic import AnalyticHead
 from lifelong.strategies.glimpse import Glimpse
+from lifelong.strategies.ledger import Ledger
 
 
 class Analytic(Strategy):
@@ -31,11 +33,14 @@ class Analytic(Strategy):
     comes twice counts twice, so one epoch is enough. Weights of rows are not looked at, and
     replayed rows are not taken in.
 
-    It keeps no rows, so `forget` has none to drop, and sums that they are part of stay. `remove`
-    takes rows out that are given once more.
+    By default it keeps no rows, so `learner.forget` has none to drop, and sums that they are part
+    of stay. `remove` takes rows out that are given once more. With `erasable` it keeps the features
+    of every row that has an id, for which there is no bound: then `learner.forget(keys)` takes
+    these rows out of the sums, as if they had never come but for rounding in float64.
 
     Args:
         warm: whether the backbone learns in the first task.
+        erasable: whether rows are kept as features, to be taken out by their ids.
 
     Raises:
         ValueError: from `extend`, when the model's head is no `AnalyticHead`, or is to be trained
@@ -51,10 +56,13 @@ class Analytic(Strategy):
         tensor([3, 3])
     """
 
-    state: ClassVar[tuple[str, ...]] = ("frozen",)
+    state: ClassVar[tuple[str, ...]] = ("frozen", "kept")
 
-    def __init__(self, *, warm: bool = False) -> None:
+    def __init__(self, *, warm: bool = False, erasable: bool = False) -> None:
         self.warm = warm
+        self.erasable = erasable
+        self.kept = Ledger()
+        """Features, class and id of every row, where it is erasable."""
         self.frozen = not warm
         """Whether features are what they will always be."""
         self._seen = Glimpse()
@@ -96,14 +104,25 @@ class Analytic(Strategy):
         del output
         if self.frozen:
             seen, self._seen = self._seen, Glimpse()  # holds on to no activation after the step
-            _head_of(learner).add(seen.features[: batch.new], batch.y[: batch.new])
+            self._add(learner, seen.features[: batch.new], batch)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """After the first task, take its rows in, with the features that will stay."""
         if not self.frozen:
             for batch in data:
-                _head_of(learner).add(_features(learner, batch), batch.y)
+                self._add(learner, _features(learner, batch), batch)
             self.frozen = True
+
+    def unlearn(self, learner: Learner, keys: Tensor) -> None:
+        """Take the rows with these ids out of the head, if they are kept for that."""
+        gone = self.kept.of(keys)
+        if gone and len(gone["y"]):
+            own = (gone[name].to(learner.device) for name in ("features", "y"))
+            _head_of(learner).remove(*own)
+
+    def forget(self, keys: Tensor) -> None:
+        """Drop the features of these rows."""
+        self.kept.drop(keys)
 
     def remove(self, learner: Learner, batch: Batch) -> None:
         """Take rows out of the head, as if they had never come, but for rounding of the features.
@@ -118,9 +137,15 @@ class Analytic(Strategy):
         batch = batch.to(learner.device)
         _head_of(learner).remove(_features(learner, batch), batch.y)
 
+    def _add(self, learner: Learner, features: Tensor, batch: Batch) -> None:
+        y, key = batch.y[: batch.new], batch.key[: batch.new]
+        _head_of(learner).add(features, y)
+        if self.erasable:
+            self.kept.add({"features": features, "y": y, "key": key})
+
 
 @torch.no_grad()
-def _features(learner: Learner, batch: Batch) -> torch.Tensor:
+def _features(learner: Learner, batch: Batch) -> Tensor:
     """Compute what the head is given, in eval mode."""
     with evaluating(learner.model), tapped(learner.model) as tap, learner.autocast():
         _head_of(learner).train()  # its outputs are not asked for, and not solved for each batch

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,9 +22,9 @@ def backbone():
     return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Dropout(0.5), nn.Tanh())
 
 
-def still(head, seed=0, strategies=()):
+def still(head, seed=0, strategies=(), **settings):
     net = seeded(lambda: Classifier(backbone().requires_grad_(False), head()), seed)
-    return Learner(net, None, [Analytic(), *strategies])
+    return Learner(net, None, [Analytic(**settings), *strategies])
 
 
 def taught(learner, tasks=2):
@@ -79,6 +80,41 @@ def test_removing_rows_is_learning_without_them():
     learner.strategies[0].remove(learner, batches[0])
     torch.testing.assert_close(learner.predict(x), without.predict(x), atol=1e-5, rtol=1e-5)
     assert learner.model.training
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+def test_forgetting_ids_is_never_having_seen_their_rows(head, tmp_path):
+    learner, without = (still(head, erasable=True) for _ in range(2))
+    batches = [replace(b, key=torch.arange(len(b)) + 100 * n) for n, b in enumerate(batches_of(5))]
+    for each in (learner, without):
+        each.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    for batch in batches:
+        learner.observe(batch)
+        stays = batch.key % 3 != 0
+        without.observe(batch.rows(stays))
+    learner.save(tmp_path / "saved")
+    x = torch.randn(6, 3)
+    learner.predict(x)
+    gone = torch.cat([batch.key[batch.key % 3 == 0] for batch in batches])
+    resumed = Learner.load(
+        tmp_path / "saved", still(head, seed=1).model, None, [Analytic(erasable=True)]
+    )
+    for each in (learner, resumed):  # also before its first batch
+        each.forget(gone)
+        torch.testing.assert_close(each.predict(x), without.predict(x), atol=1e-5, rtol=1e-5)
+        assert torch.equal(each.model.head.counts, without.model.head.counts)
+        kept, other = (learner_.strategies[0].state_dict()["kept"] for learner_ in (each, without))
+        assert all(torch.equal(kept[name], other[name]) for name in kept)
+        each.forget(gone)  # they are gone already
+        assert torch.equal(each.model.head.counts, without.model.head.counts)
+
+
+def test_ids_are_not_kept_unless_asked():
+    learner = taught(still(HEADS["means"]))
+    counts = learner.model.head.counts.clone()
+    learner.forget([-1, 0, 1])
+    assert torch.equal(learner.model.head.counts, counts)
+    assert len(learner.strategies[0].kept) == 0
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
