@@ -9,6 +9,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -17,7 +18,10 @@ settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collection, which each run that is measured begins."""
-    gc.collect()
+@pytest.fixture(scope="module", autouse=True)
+def _left_alone() -> None:
+    """Leave what is there already out of garbage collection, with which each measured run begins.
+
+    Hundreds of modules, and what their tests have left, would be looked through each time.
+    """
     gc.freeze()
