@@ -129,6 +129,8 @@ class Adapter(nn.Module, ABC):
                 f"a layer received {len(seen)} rows of a batch of {len(route.own)}; sets by task "
                 'need models whose layers keep rows first (or take sets="shared")'
             )
+        if route.even:
+            return y + _grouped(pairs, seen, route)
         # A set for each row costs a copy of it, all sets for each place costs their multiplication.
         many = seen.ndim > 2 and seen.shape[1:-1].numel() >= len(pairs)
         return y + (_picked if many else _masked)(pairs, seen, route.own)
@@ -195,6 +197,30 @@ def sizes(layer: nn.Module) -> tuple[int, int] | None:
         inputs, outputs = layer.weight.shape  # as transformers has it for GPT-2: y = x @ weight
         return inputs, outputs
     return None
+
+
+def _grouped(pairs: list[Any], x: Tensor, route: Route) -> Tensor:
+    """Bring each task's rows together, filled up to equally many, and multiply task by task."""
+    assert route.own is not None
+    rows, places = route.groups()
+
+    def product(h: Tensor, layers: list[nn.Linear]) -> Tensor:
+        outputs, inputs = layers[0].weight.shape
+        weight = torch.cat([layer.weight for layer in layers]).view(-1, outputs, inputs)
+        if not biased:
+            return torch.bmm(h, weight.transpose(1, 2))
+        bias = torch.cat([layer.bias for layer in layers]).view(-1, 1, outputs)
+        return torch.baddbmm(bias, h, weight.transpose(1, 2))
+
+    biased = pairs[0].down.bias is not None
+    together = x.index_select(0, rows.flatten()).view(len(pairs), -1, x.shape[-1])
+    h = pairs[0].between(product(together, [pair.down for pair in pairs]))
+    y = product(h, [pair.up for pair in pairs]).view(rows.numel(), *x.shape[1:-1], -1)
+    y = y.index_select(0, places)
+    if sum(route.sizes or ()) == len(x):
+        return y
+    known = route.own.any(1).view(-1, *[1] * (x.ndim - 1))
+    return torch.where(known, y, 0)
 
 
 def _masked(pairs: list[Any], x: Tensor, own: Tensor) -> Tensor:
