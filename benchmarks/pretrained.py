@@ -136,7 +136,7 @@ METHODS: dict[str, dict[str, Method]] = {
     },
 }
 COMPUTED = {
-    "clinc150": ("MeansHead", "LDAHead", "RidgeHead, 2000"),
+    "clinc150": ("MeansHead", "LDAHead", "RidgeHead, 2000", "RidgeHead, 4000"),
     "cifar10": ("MeansHead", "LDAHead", "RidgeHead, 2000"),
 }
 SIZES = (
