@@ -24,4 +24,5 @@ def _left_alone() -> None:
 
     Hundreds of modules, and what their tests have left, would be looked through each time.
     """
+    gc.collect()  # quick, as what was there at the module before is left alone already
     gc.freeze()

@@ -95,7 +95,7 @@ def _advise(options: argparse.Namespace) -> int:
 
 def _measured(options: argparse.Namespace, advice: Advice) -> tuple[Trial, Path]:
     """Try the best ones, and write the report of what they came to."""
-    from lifelong.bench.own import short_name
+    from lifelong.bench.own import check_apart, short_name
     from lifelong.bench.progress import RunProgress
     from lifelong.bench.report import write_report, write_results
     from lifelong.bench.trial import measure, plan
@@ -107,6 +107,7 @@ def _measured(options: argparse.Namespace, advice: Advice) -> tuple[Trial, Path]
     }
     suite = options.measure
     out = options.out or Path("runs") / f"advice-{short_name(suite)}"
+    check_apart(suite, out)
     with RunProgress(plan(advice, suite, **words)) as progress:
         trial = measure(
             advice, suite, out, minutes=options.minutes, workers=options.workers,

@@ -165,22 +165,24 @@ def _run(options: argparse.Namespace) -> int:
         _need("serve", "mlflow", "sqlalchemy")
     _need("bench", "rich", "jinja2", "matplotlib")
     from lifelong.bench.folder import check_beside
-    from lifelong.bench.own import short_name
+    from lifelong.bench.own import check_apart, short_name
     from lifelong.bench.progress import RunProgress
     from lifelong.bench.runner import RunFailed, run_all
-    from lifelong.bench.suites import resolve
+    from lifelong.bench.suites import resolve, suite_of
 
     started = time.perf_counter()
     if len(set(options.strategy)) != len(options.strategy):
         raise ValueError(f"--strategy {' '.join(options.strategy)}; name each of them once")
     given = dict(_setting(text) for text in options.set)
     _check_owners(given, options.strategy)
+    title = suite_of(options.suite).summary
     configs = [
         {**resolve(options.suite, strategy, given), "seed": seed}
         for strategy in options.strategy
         for seed in options.seeds
     ]
     out = options.out or Path("runs") / ("demo" if options.demo else short_name(options.suite))
+    check_apart(options.suite, out)
     folders = [out / "jobs" / f"{c['strategy']}-{c['seed']}" for c in configs]
     check_beside(out / "jobs", configs)
     failed = None
@@ -190,23 +192,25 @@ def _run(options: argparse.Namespace) -> int:
         except RunFailed as error:
             failed, results = error, error.results
     if results:
-        _report(options, results, out, time.perf_counter() - started)
+        _report(options, results, out, title, time.perf_counter() - started)
     if failed is not None:
         raise failed
     return 0
 
 
 def _report(
-    options: argparse.Namespace, results: Sequence[dict[str, Any]], out: Path, seconds: float
+    options: argparse.Namespace,
+    results: Sequence[dict[str, Any]],
+    out: Path,
+    title: str,
+    seconds: float,
 ) -> None:
     """Write what runs came to, and print the table."""
     from rich.console import Console
 
     from lifelong.bench.report import summary_table, write_report, write_results
-    from lifelong.bench.suites import suite_of
 
     write_results(results, out / "results.json")
-    title = suite_of(options.suite).summary
     report = write_report(results, out, command=options.command, title=title)
     Console().print(summary_table(results, title=title))
     print(f"{seconds:.0f} s; the report is {report.resolve()}")

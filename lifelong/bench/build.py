@@ -154,6 +154,11 @@ def _model(config: Config, stream: Stream) -> nn.Module:
         backbone = MLP(x[0].numel(), (config["width"], config["width"]))
     elif x.ndim != 4:
         raise ValueError(f"model is {config['model']!r}, for images; of a table only mlp can learn")
+    elif x.shape[-2] != x.shape[-1] and config["model"] == "cnn":
+        raise ValueError(
+            f"images of {x.shape[-2]} x {x.shape[-1]}; cnn takes square ones: --set size="
+            f"{min(x.shape[-2:])} resizes those of your own"
+        )
     elif config["model"] == "cnn":
         backbone = SmallCNN(x.shape[1], x.shape[-1], hidden=config["width"])
     else:

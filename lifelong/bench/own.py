@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from lifelong.bench.suites import Suite
 from lifelong.core.errors import DatasetError
 from lifelong.streams import Labelled, image_folder, table
+from lifelong.streams.images import SUFFIXES
 
 TABLES = (".csv", ".csv.gz", ".parquet")
 CHUNK = 1 << 20
@@ -74,36 +73,59 @@ def short_name(name: str) -> str:
     """Return what to call a suite where a path will not do.
 
     Example:
-        >>> short_name("shop/orders.csv.gz"), short_name("digits")
-        ('orders', 'digits')
+        >>> short_name("shop/orders.csv.gz"), short_name("digits"), short_name("shop/.csv")
+        ('orders', 'digits', 'own')
     """
-    return Path(name).name.split(".")[0] if is_own(name) else name
+    if not is_own(name):
+        return name
+    short = Path(name).resolve().name
+    for suffix in (*TABLES, ".zip"):
+        short = short.removesuffix(suffix)
+    return short.strip(".") or "own"
+
+
+def check_apart(name: str, out: Path) -> None:
+    """Make sure that a run does not write among the images that it reads.
+
+    Raises:
+        ValueError: it would.
+    """
+    if is_own(name) and Path(name).is_dir() and out.resolve().is_relative_to(Path(name).resolve()):
+        raise ValueError(f"{out} lies in {name}, which is read; choose another folder with --out")
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder, that of the names and sizes of what is in it.
+    """Return the SHA-256 of a file, or of the images of a folder and their names.
 
     Raises:
         DatasetError: it is not there, or cannot be read.
     """
-    sha = hashlib.sha256()
     try:
-        for part in _pieces(path):
-            sha.update(part)
+        files = _files(path)
+        states = [file.stat() for file in files]
+        seen = tuple((f, s.st_size, s.st_mtime_ns) for f, s in zip(files, states, strict=True))
+        return _digest(path, seen)
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+
+
+@lru_cache(maxsize=4)
+def _digest(path: Path, seen: tuple[tuple[Path, int, int], ...]) -> str:
+    """Read files that are as large and as old as they were seen to be, once."""
+    sha = hashlib.sha256()
+    for file, size, _ in seen:
+        if file != path:
+            sha.update(f"{file.relative_to(path)}\0{size}\0".encode())
+        with file.open("rb") as opened:
+            while part := opened.read(CHUNK):
+                sha.update(part)
     return sha.hexdigest()
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                yield f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode()
-        return
-    with path.open("rb") as opened:
-        while part := opened.read(CHUNK):
-            yield part
 
 
 def load_own(config: Mapping[str, Any]) -> Labelled:
@@ -126,14 +148,8 @@ def _load(data: str, label: str, size: int | None, test: float, content: str) ->
     if not data.endswith(TABLES):
         return image_folder(path, size=None if size is None else (size, size), test=test)
     try:
-        found = table(path, label, test=test)
+        return table(path, label, test=test, standardise=True)
     except DatasetError as error:
         if f"no column {label};" not in str(error):
             raise
         raise DatasetError(f"{error}; say which holds the labels: --set label=COLUMN") from error
-    assert isinstance(found.train_x, torch.Tensor)
-    assert isinstance(found.test_x, torch.Tensor)
-    deviation, mean = torch.std_mean(found.train_x.double(), dim=0, correction=0)
-    deviation = torch.where(deviation > 0, deviation, 1.0)
-    train, test_ = (((x - mean) / deviation).float() for x in (found.train_x, found.test_x))
-    return replace(found, train_x=train, test_x=test_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
@@ -230,6 +231,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def _checked(name: str, value: Any, default: Any, kind: str) -> Any:
+    if name == "label" and not isinstance(value, str):
+        value = json.dumps(value)  # a column's name may look like a number
     if name in _CHOICES and value not in _CHOICES[name]:
         raise UnknownName(f"value of {name}", str(value), _CHOICES[name])
     if value is None and "None" in kind:

@@ -23,7 +23,7 @@ from lifelong.core.arguments import (
     strategies_of,
 )
 from lifelong.core.batch import Batch, Inputs
-from lifelong.core.errors import EmptyTask, InvalidBatch, NonFiniteLoss
+from lifelong.core.errors import EmptyTask, InvalidBatch, LifelongError, NonFiniteLoss
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard
 from lifelong.core.loss import (
@@ -353,11 +353,19 @@ class Learner:
 
         Raises:
             ValueError: the ids are no integers; nothing is dropped.
+            LifelongError: what rows have taught cannot be taken back, as where a head was changed
+                behind its strategy's back; they are dropped all the same, everywhere.
         """
         keys = keys_of(keys)
+        failed: LifelongError | None = None
         for strategy in self.strategies:
-            strategy.unlearn(self, keys)
+            try:
+                strategy.unlearn(self, keys)
+            except LifelongError as error:
+                failed = failed or error
             strategy.forget(keys)
+        if failed is not None:
+            raise failed
 
     def state_dict(self) -> State:
         """Everything that changes and outlives a step, copied to the CPU."""
@@ -456,8 +464,9 @@ class Learner:
         else:
             self._scaler.step(self.optimizer)
             self._scaler.update()
-        for parameter in self.parameters.values():  # all that the optimizer has, as was checked
-            parameter.grad = None
+        for group in self.optimizer.param_groups:  # it may have some that do not train now
+            for parameter in group["params"]:
+                parameter.grad = None
         self.pending = 0
         if not overflow:
             self.steps += 1

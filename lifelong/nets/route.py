@@ -46,7 +46,7 @@ class Route:
                         "base alone"
                     )
                 self.alone = len(ids) == 1 and ids != [-1]
-                unknown_first = int(ids[0] == -1)
+                unknown_first = int(ids[:1] == [-1])
                 self.sizes = counts.tolist()[unknown_first:]
                 self._index = index - 1 if unknown_first else index
         self.present = [id for id in ids if id != -1]

@@ -27,6 +27,7 @@ from lifelong.serve.audit import Audit
 from lifelong.serve.auth import INTERNAL, Key, Keys, hash_of
 from lifelong.serve.chores import Chores
 from lifelong.serve.config import Config
+from lifelong.serve.decisions import tell
 from lifelong.serve.deployment import Deployment
 from lifelong.serve.exported import LogStatus, TrainerStatus
 from lifelong.serve.intent import Intent, event_of
@@ -228,6 +229,7 @@ class Api:
                 _log.warning(json.dumps(told))
             else:
                 self.log.append([event_of(decision)])
+                tell(decision)
         self.intent.end()
 
     async def intended(self, decision: dict[str, Any], done: bool) -> None:

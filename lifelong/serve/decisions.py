@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from lifelong.serve.auth import Refused
@@ -15,6 +15,12 @@ from lifelong.serve.messages import Judged
 from lifelong.serve.parts import Parts, Reply
 
 _log = logging.getLogger("lifelong.serve.decisions")
+
+
+def tell(decision: Mapping[str, Any]) -> None:
+    """Say what was decided, to who runs the service; not why, which may name somebody."""
+    told = {name: decision[name] for name in ("action", "version", "by")}
+    _log.info("{action} version {version}, says {by}".format(**told), extra={"fields": told})
 
 
 class Decisions:
@@ -87,10 +93,6 @@ class Decisions:
         finally:
             if lasting:
                 await self.parts.intended(asked, done)
-        # Verdicts come every few seconds. Reasons are in the audit log: they may name somebody.
-        level = logging.INFO if lasting else logging.DEBUG
-        told = {name: asked[name] for name in ("action", "version", "by")}
-        _log.log(
-            level, "{action} version {version}, says {by}".format(**told), extra={"fields": told}
-        )
+        if lasting:  # verdicts come every few seconds
+            tell(asked)
         return offset

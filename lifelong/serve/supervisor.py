@@ -152,7 +152,7 @@ class Supervisor:
                 self.tell(f"{kind} does not stop; it is killed")
                 process.kill()
                 process.join()
-        if self._told:
+        if self.processes:
             self.announce(f"stopped; {self.config.folder} has all that it knows")
 
 

@@ -148,6 +148,10 @@ class Adaptive(Strategy):
         self.done += 1
         self.since = learner.steps
 
+    def unlearn(self, learner: Learner, keys: Tensor) -> None:
+        """Let the inner strategy take back what rows have taught."""
+        self.inner.unlearn(learner, keys)
+
     def forget(self, keys: Tensor) -> None:
         """Erase rows from whatever the inner strategy and the feedback keep."""
         self.inner.forget(keys)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.core.features import head_of, tapped
 from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
-from lifelong.core.strategy import Strategy
+from lifelong.core.strategy import State, Strategy
 from lifelong.nets.analytic import AnalyticHead
 from lifelong.strategies.glimpse import Glimpse
 from lifelong.strategies.ledger import Ledger
@@ -56,12 +56,12 @@ class Analytic(Strategy):
         tensor([3, 3])
     """
 
-    state: ClassVar[tuple[str, ...]] = ("frozen", "kept")
+    state: ClassVar[tuple[str, ...]] = ("frozen", "erasable", "kept")
 
     def __init__(self, *, warm: bool = False, erasable: bool = False) -> None:
         self.warm = warm
         self.erasable = erasable
-        self.kept = Ledger()
+        self.kept = Ledger("features", "y", "key")
         """Features, class and id of every row, where it is erasable."""
         self.frozen = not warm
         """Whether features are what they will always be."""
@@ -104,7 +104,7 @@ class Analytic(Strategy):
         del output
         if self.frozen:
             seen, self._seen = self._seen, Glimpse()  # holds on to no activation after the step
-            self._add(learner, seen.features[: batch.new], batch)
+            self._add(learner, seen.features, batch)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """After the first task, take its rows in, with the features that will stay."""
@@ -129,19 +129,42 @@ class Analytic(Strategy):
 
         Args:
             learner: the one this belongs to.
-            batch: rows that were learned from, each as often as it came.
+            batch: rows that were learned from, each as often as it came. Where rows are erasable,
+                those with one of these ids are kept no longer.
 
         Raises:
             InvalidBatch: more rows of a class than there have been; nothing is taken out.
         """
         batch = batch.to(learner.device)
         _head_of(learner).remove(_features(learner, batch), batch.y)
+        self.kept.drop(batch.key[batch.key != -1])  # else `forget` would take them out once more
+
+    def undo(self) -> Callable[[], None]:
+        """Once frozen, a task's end changes nothing."""
+        return super().undo() if not self.frozen else lambda: None
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state.
+
+        Raises:
+            StateMismatch: it is of another strategy, or of one whose rows are erasable if this
+                one's are not, or the other way round.
+        """
+        if state.get("erasable", self.erasable) != self.erasable:
+            raise StateMismatch(
+                f"the state is of Analytic(erasable={state['erasable']}), and this one has "
+                f"erasable={self.erasable}; make it as it was saved"
+            )
+        super().load_state_dict(state)
 
     def _add(self, learner: Learner, features: Tensor, batch: Batch) -> None:
-        y, key = batch.y[: batch.new], batch.key[: batch.new]
-        _head_of(learner).add(features, y)
+        new = slice(batch.new)
+        rows = {"features": features[new], "y": batch.y[new], "key": batch.key[new]}
         if self.erasable:
-            self.kept.add({"features": features, "y": y, "key": key})
+            self.kept.check(rows)
+        _head_of(learner).add(rows["features"], rows["y"])
+        if self.erasable:
+            self.kept.add(rows)
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from lifelong.core.errors import EmptyTask
 from lifelong.streams.labelled import Labelled
 from lifelong.streams.rows import Rows
 from lifelong.streams.schedule import ScheduleOptions
+from lifelong.streams.seeded import seeded
+from lifelong.streams.split import at_most
 from lifelong.streams.stream import Stream, Task
 
 
@@ -35,11 +37,11 @@ def in_order(
         tasks: how many stretches.
         seed: of the split, and of the order of the rows within each stretch.
         validation: the share of each class's training rows to set aside.
-        limit: at most so many training and so many test rows of each class.
+        limit: at most so many training and so many test rows of each class in each task.
         **schedule: batch, epochs, iterations, drop_last, shuffle; see `Schedule`.
 
     Raises:
-        ValueError: less than one task.
+        ValueError: less than one task, or no test rows.
         EmptyTask: there are fewer rows than tasks.
 
     Example:
@@ -53,26 +55,32 @@ def in_order(
     """
     if tasks < 1:
         raise ValueError(f"tasks is {tasks}; give 1 or more")
-    train, valid, test = data.parts(validation=validation, limit=limit, seed=seed)
+    known, asked = len(data.train_y), len(data.test_y)
+    if not asked:
+        raise ValueError(f"{data.name} has no test rows, and each task is tested; set some aside")
+    train, valid, test = data.parts(validation=validation, seed=seed)
     made = []
     for t in range(tasks):
-        own = _stretch(train, t, tasks)
-        tested = _stretch(test, t, tasks)
+        # A row's key is its place in time, which stays when others are set aside.
+        own = _stretch(train, t, tasks, known)
+        tested = _stretch(test, t, tasks, asked, first=known)
+        aside = None if valid is None else _stretch(valid, t, tasks, known)
         if not len(own) or not len(tested):
             raise EmptyTask(
-                f"{data.name} has {len(train)} training and {len(test)} test rows, too few for "
-                f"{tasks} tasks; take fewer"
+                f"{data.name} has {known} training and {asked} test rows, too few for {tasks} "
+                "tasks; take fewer"
             )
+        if limit is not None:
+            own = own.subset(at_most(own.y, limit, seeded(seed, "limit", "train", t)))
+            tested = tested.subset(at_most(tested.y, limit, seeded(seed, "limit", "test", t)))
         classes = tuple(torch.unique(torch.cat((own.y, tested.y))).tolist())
         title = f"{100 * t // tasks} to {100 * (t + 1) // tasks} %"
-        aside = None if valid is None else _stretch(valid, t, tasks)
         made.append(Task(t, classes, title, own, tested, aside))
     names = list(data.class_names)
     return Stream(made, seed=seed, name=f"{data.name} in order", class_names=names, **schedule)
 
 
-def _stretch(rows: Rows, task: int, tasks: int) -> Rows:
-    """Return the task's share of rows, which then say that they are of it."""
-    span = slice(task * len(rows) // tasks, (task + 1) * len(rows) // tasks)
-    own = rows.subset(span)
+def _stretch(rows: Rows, task: int, tasks: int, count: int, first: int = 0) -> Rows:
+    """Return those of `count` rows that are of the task, which then say so."""
+    own = rows.subset(((rows.key - first) * tasks // count == task).nonzero().flatten())
     return replace(own, task=torch.full_like(own.task, task))

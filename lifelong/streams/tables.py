@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def table(
     split: str = "random",
     seed: int = 0,
     name: str | None = None,
+    standardise: bool = False,
 ) -> Labelled:
     """Read numeric features as float32 (rows, features), and classes from a column of labels.
 
@@ -36,6 +38,8 @@ def table(
             rows of the file, for rows in the order of time.
         seed: of the choice.
         name: of the data set, if not the file's.
+        standardise: take from each feature its mean over the training rows, and divide by its
+            deviation there, before it becomes float32 (which cannot tell large numbers apart).
 
     Raises:
         DatasetError: the file is missing, damaged or of another kind, a column is missing or not
@@ -72,9 +76,11 @@ def table(
     classes, y = _classes(path, label, columns[label])
     title = path.name.split(".")[0] if name is None else name
     if split == "random":
-        return divided(title, x, y, classes, test=test, seed=seed)
-    end = len(y) - int(test * len(y))
-    return Labelled(title, x[:end], y[:end], x[end:], y[end:], classes)
+        found = divided(title, x, y, classes, test=test, seed=seed)
+    else:
+        end = len(y) - int(test * len(y))
+        found = Labelled(title, x[:end], y[:end], x[end:], y[end:], classes)
+    return _in_float32(found, standardise)
 
 
 def _read(path: Path) -> Any:
@@ -91,6 +97,17 @@ def _read(path: Path) -> Any:
         raise DatasetError(f"{path} cannot be read ({error})") from error
 
 
+def _in_float32(data: Labelled, standardise: bool) -> Labelled:
+    train, test = data.train_x, data.test_x
+    assert isinstance(train, torch.Tensor)
+    assert isinstance(test, torch.Tensor)
+    if standardise and len(train):
+        deviation, mean = torch.std_mean(train, dim=0, correction=0)
+        deviation = torch.where(deviation > 0, deviation, 1.0)
+        train, test = (train - mean) / deviation, (test - mean) / deviation
+    return replace(data, train_x=train.float(), test_x=test.float())
+
+
 def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
     import pyarrow
 
@@ -103,8 +120,7 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
         )
     values: np.ndarray = column.cast(pyarrow.float64()).to_numpy()  # what is missing becomes NaN
     with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
-    wrong = int((~np.isfinite(values)).sum())
+        wrong = int((~np.isfinite(values.astype(np.float32))).sum())
     if wrong:
         raise DatasetError(
             f"column {name!r} of {path} is missing, NaN or infinite in {wrong} of {len(values)} "

@@ -108,6 +108,51 @@ def test_wrong_use_is_refused(orders, path, given, error, told):
         build()
 
 
-def test_a_short_name_is_one_of_a_folder():
-    assert short_name("/data/shop/orders.parquet") == "orders"
-    assert short_name("digits") == "digits"
+def test_large_numbers_are_told_apart(tmp_path):
+    path = tmp_path / "time.csv"
+    rows = "\n".join(f"{1_700_000_000 + n},{'ab'[n % 2]}" for n in range(100))
+    path.write_text("second,2\n" + rows)
+    stream = stream_of(settled(path, label=2))  # a column may be named by a number
+    x = torch.cat([rows.x for task in stream.tasks for rows in (task.train, task.test)])
+    assert len(x.unique()) == 100
+
+
+def test_what_is_read_is_told_by_its_bytes_and_other_files_do_not_count(tmp_path):
+    for name, byte in (("a", b"a"), ("b", b"b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.ppm").write_bytes(b"P6 1 1 255 aa" + byte)
+    before = digest(tmp_path)
+    (tmp_path / ".DS_Store").write_bytes(b"seen")
+    assert digest(tmp_path) == before
+    (tmp_path / "a" / "1.ppm").write_bytes(b"P6 1 1 255 aac")
+    assert digest(tmp_path) != before
+
+
+def test_nothing_is_written_among_the_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "./", "--strategy", "si"]) == 2
+    assert "lies in ./, which is read; choose another folder with --out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_that_are_not_square_say_how_to_resize(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            Image.new("RGB", (12, 8)).save(tmp_path / name / f"{number}.png")
+    config = settled(f"{tmp_path}/", tasks=1)
+    with pytest.raises(ValueError, match="images of 8 x 12; cnn takes square ones: --set size=8"):
+        learner_of(config, stream_of(config))
+
+
+@pytest.mark.parametrize(
+    ("path", "short"),
+    [
+        ("/data/shop/orders.parquet", "orders"),
+        ("orders.v2.csv.gz", "orders.v2"),
+        ("x/.csv", "own"),
+        ("digits", "digits"),
+    ],
+)
+def test_a_short_name_is_one_of_a_folder(path, short):
+    assert short_name(path) == short

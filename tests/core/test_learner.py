@@ -14,6 +14,7 @@ from lifelong.core.errors import EmptyTask, InvalidBatch, NonFiniteLoss
 from lifelong.core.learner import Learner, _derived
 from lifelong.core.strategy import Strategy
 from lifelong.core.task import TaskSpec
+from lifelong.nets import MLP, Classifier, GrowingHead, add_lora
 from lifelong.strategies import EWC, SI, DERpp, LwF, Replay
 
 MAKERS = {
@@ -577,3 +578,33 @@ def test_a_task_told_to_a_model_that_does_not_want_it_changes_nothing():
     taught = learner()
     x = batches(1)[0].x
     assert torch.equal(taught.predict(x, task=3), taught.predict(x))
+
+
+def test_what_does_not_train_any_more_does_not_go_on_moving():
+    model = add_lora(Classifier(MLP(4, hidden=(6,)), GrowingHead(6)), rank=2, sets="summed")
+    learner = Learner(model, SGD(model.parameters(), lr=0.1), accumulate=2)
+    rows = Batch.of(torch.randn(6, 4), torch.tensor([0, 1] * 3))
+    learner.begin_task(TaskSpec(0, (0, 1)))
+    for _ in range(3):
+        learner.observe(rows)
+    learner.end_task([rows])
+    learner.begin_task(TaskSpec(1, (0, 1)))
+    learner.observe(rows)
+    learner.observe(rows)
+    frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    assert any(".pairs.0." in name for name in frozen)
+    for _ in range(4):
+        learner.observe(rows)
+    assert all(torch.equal(dict(model.named_parameters())[n], p) for n, p in frozen.items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_begins_to_train_within_a_task_gathers_no_gradients():
+    net = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 2))
+    net[0].requires_grad_(False)
+    learner = Learner(net, SGD(net.parameters(), lr=0.1))
+    rows = Batch.of(torch.randn(6, 4), torch.tensor([0, 1] * 3))
+    learner.observe(rows)
+    net[0].requires_grad_(True)
+    learner.observe(rows)
+    assert all(p.grad is None for p in net.parameters())

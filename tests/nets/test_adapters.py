@@ -93,6 +93,11 @@ def test_a_batch_may_mix_tasks_in_any_way_and_leaves_others_alone(ids, many, add
             torch.testing.assert_close(gradients[name], expected[name], rtol=1e-3, atol=1e-3)
 
 
+def test_no_rows_get_no_answers():
+    model = stirred(add_lora(mlp(), rank=2, sets="task"))
+    assert model(torch.zeros(0, 6), task=torch.zeros(0, dtype=torch.int64)).shape == (0, 5)
+
+
 @pytest.mark.parametrize("add", KINDS)
 def test_summed_sets_add_up_and_earlier_ones_are_frozen(add):
     torch.manual_seed(0)

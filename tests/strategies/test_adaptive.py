@@ -186,3 +186,16 @@ def test_a_schedule_that_gives_nonsense_is_refused():
     learner.begin_task(TaskSpec(0))
     with pytest.raises(ValueError, match=r"strength is -2.0"):
         learner.observe(batches_of(1)[0])
+
+
+def test_the_inner_strategy_takes_back_what_rows_taught():
+    told = []
+
+    class Erasable(Strategy):
+        strength = 1.0
+
+        def unlearn(self, learner, keys):
+            told.append(keys.tolist())
+
+    learner_of(Adaptive(Erasable(), schedule=same)).forget([3, 5])
+    assert told == [[3, 5]]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD
 
 from lifelong import Analytic, Batch, Learner, Replay, TaskSpec
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.nets import MLP, Classifier, GrowingHead, LDAHead, MeansHead, RidgeHead
 
 HEADS = {
@@ -107,6 +107,37 @@ def test_forgetting_ids_is_never_having_seen_their_rows(head, tmp_path):
         assert all(torch.equal(kept[name], other[name]) for name in kept)
         each.forget(gone)  # they are gone already
         assert torch.equal(each.model.head.counts, without.model.head.counts)
+
+
+def test_rows_that_were_removed_are_not_forgotten_once_more():
+    learner = still(HEADS["lda"], strategies=[Replay(50)], erasable=True)
+    batches = [replace(b, key=torch.arange(len(b)) + 100 * n) for n, b in enumerate(batches_of(3))]
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    for batch in batches:
+        learner.observe(batch)
+    learner.strategies[0].remove(learner, batches[0])
+    counts = learner.model.head.counts.clone()
+    learner.forget(batches[0].key)
+    assert torch.equal(learner.model.head.counts, counts)
+    learner.model.head.remove(torch.zeros(int(counts[0]), 5), torch.zeros(int(counts[0])).long())
+    with pytest.raises(InvalidBatch, match="to remove, of 0 that came"):
+        learner.forget(torch.arange(300))
+    assert len(learner.strategies[1].memory) == len(learner.strategies[0].kept) == 0
+
+
+def test_a_state_says_whether_rows_are_erasable():
+    state = taught(still(HEADS["means"])).state_dict()
+    with pytest.raises(StateMismatch, match="make it as it was saved"):
+        still(HEADS["means"], erasable=True).load_state_dict(state)
+
+
+def test_replayed_rows_of_a_tasks_end_are_left_out():
+    learner = warmed()
+    batch = batches_of(1, classes=(0, 1))[0]
+    learner.begin_task(TaskSpec(0, (0, 1)))
+    learner.observe(batch)
+    learner.end_task([batch.extended(batch)])
+    assert learner.model.head.counts.sum() == len(batch)
 
 
 def test_ids_are_not_kept_unless_asked():

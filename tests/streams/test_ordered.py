@@ -56,8 +56,24 @@ def test_a_learner_learns_it():
     assert learner.steps == 6
 
 
+def test_a_limit_leaves_stretches_where_they_are():
+    x = torch.arange(2000.0)[:, None]
+    y = (torch.arange(2000) >= 1800).long()
+    tested = torch.arange(2000) % 5 == 2
+    late = Labelled("late", x[~tested], y[~tested], x[tested], y[tested], ("old", "new"))
+    for t, task in enumerate(in_order(late, 5, limit=20, validation=0.1).tasks):
+        assert task.classes == ((0,) if t < 4 else (0, 1))
+        for rows in (task.train, task.valid, task.test):
+            assert (rows.x.flatten() // 400).unique().tolist() == [t]
+        assert task.train.y.bincount().max() == task.test.y.bincount().max() == 20
+
+
 def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="tasks is 0; give 1 or more"):
         in_order(prices(), 0)
+    untested = Labelled("none", torch.zeros(9, 1), torch.zeros(9).long(), torch.zeros(0, 1),
+                        torch.zeros(0).long(), ("a",))  # fmt: skip
+    with pytest.raises(ValueError, match="none has no test rows"):
+        in_order(untested, 3)
     with pytest.raises(EmptyTask, match="prices has 4 training and 1 test rows, too few for 3"):
         in_order(prices(5), 3)
