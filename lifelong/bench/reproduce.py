@@ -133,9 +133,12 @@ def write(
     rows = comparisons(table, results)
     reached = sum(row["reproduced"] is True for row in rows)
     count = len(results) // len(table.cells)
+    told = f"{reached} of {len(rows)} cells reproduced, "
+    if all(row["reproduced"] is None for row in rows):  # nothing is published to compare with
+        told = ""
     text = (
         f"## {table.title}\n\n{table.source}\n\n{table.notes}\n\n"
-        f"{reached} of {len(rows)} cells reproduced, {count} seeds: `{command}`\n\n"
+        f"{told}{count} seeds: `{command}`\n\n"
         f"{markdown_table(rows)}"
     )
     write_atomic(out / "table.md", text.encode())

@@ -1,5 +1,6 @@
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,10 @@ def test_a_table_runs_and_is_written(tiny: reproduce.Table, tmp_path: Path):
     assert [row["reproduced"] for row in rows] == [True, False, None]
     text = (tmp_path / "table.md").read_text()
     assert "1 of 3 cells reproduced, 2 seeds: `lifelong reproduce tiny`" in text
+    unpublished = replace(tiny, cells=tiny.cells[2:])
+    reproduce.write(unpublished, results[4:], tmp_path / "none", "lifelong reproduce none")
+    alone = (tmp_path / "none" / "table.md").read_text()
+    assert "\n\n2 seeds: `lifelong reproduce none`" in alone
     assert "A note." in text
     assert "| ER \\| old | 20 rows | 0.50 ± 0.10 |" in text
     data = json.loads((tmp_path / "table.json").read_text())
