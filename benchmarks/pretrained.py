@@ -144,6 +144,7 @@ TUNED: dict[str, Callable[[int, int], AnalyticHead]] = {
     ),
 }
 """Heads for CIFAR-10, of which there are few rows for each feature, with settings of their own."""
+ALL_HEADS = HEADS | TUNED
 COMPUTED = {
     "clinc150": ("MeansHead", "LDAHead", "RidgeHead, 2000", "RidgeHead, 4000"),
     "cifar10": ("MeansHead", "LDAHead", "RidgeHead, 2000", *TUNED),
@@ -220,13 +221,13 @@ def run(data: str, name: str, parts: Parts, seed: int, on: str, given: dict[str,
     seen = ("val",) if on == "valid" else ("val", "test")
     plain = {key: (rows.features, rows.y) for key, rows in parts.items()}
     kept: dict[str, int] = {}
-    if name == ALL_AT_ONCE or name in {**HEADS, **TUNED}:
+    if name == ALL_AT_ONCE or name in ALL_HEADS:
         if name == ALL_AT_ONCE:
             rates = (0.003, 0.01, 0.03, 0.1)
             tried = {r: accuracy(joint(plain, r, 20, 0)[0], plain["val"]) for r in rates}
             model, seconds = joint(plain, max(tried, key=lambda r: tried[r]), 20, seed)
         else:
-            model, seconds = streamed({**HEADS, **TUNED}[name](plain["train"][0].shape[1], seed),
+            model, seconds = streamed(ALL_HEADS[name](plain["train"][0].shape[1], seed),
                                       plain["train"], TASKS[data])  # fmt: skip
             assert isinstance(model.head, AnalyticHead)
             kept = {"head": model.head.held_bytes}

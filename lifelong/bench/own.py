@@ -15,7 +15,6 @@ from lifelong.streams import Labelled, image_folder, table
 from lifelong.streams.images import SUFFIXES
 
 TABLES = (".csv", ".csv.gz", ".parquet")
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +117,14 @@ def _files(path: Path) -> list[Path]:
 @lru_cache(maxsize=4)
 def _digest(path: Path, seen: tuple[tuple[Path, int, int], ...]) -> str:
     """Read files that are as large and as old as they were seen to be, once."""
-    sha = hashlib.sha256()
-    for file, size, _ in seen:
-        if file != path:
-            sha.update(f"{file.relative_to(path)}\0{size}\0".encode())
+    whole = hashlib.sha256()
+    for file, *_ in seen:
         with file.open("rb") as opened:
-            while part := opened.read(CHUNK):
-                sha.update(part)
-    return sha.hexdigest()
+            own = hashlib.file_digest(opened, "sha256").hexdigest()
+        if file == path:
+            return own
+        whole.update(f"{file.relative_to(path)}\0{own}\n".encode())
+    return whole.hexdigest()
 
 
 def load_own(config: Mapping[str, Any]) -> Labelled:

@@ -231,13 +231,13 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 
 
 def _checked(name: str, value: Any, default: Any, kind: str) -> Any:
-    if name == "label" and not isinstance(value, str):
-        value = json.dumps(value)  # a column's name may look like a number
     if name in _CHOICES and value not in _CHOICES[name]:
         raise UnknownName(f"value of {name}", str(value), _CHOICES[name])
     if value is None and "None" in kind:
         return None
     wanted = float if isinstance(default, float) else type(default) if default is not None else int
+    if wanted is str and name not in _CHOICES and not isinstance(value, str):
+        value = json.dumps(value)  # a name of one's own may look like a number
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):

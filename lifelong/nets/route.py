@@ -55,8 +55,8 @@ class Route:
     @property
     def even(self) -> bool:
         """Whether tasks have about as many rows each: all as many as the most would be few more."""
-        sizes = self.sizes
-        return bool(sizes) and len(sizes) * max(sizes) <= 2 * sum(sizes)  # type: ignore[arg-type]
+        sizes = self.sizes or []
+        return bool(sizes) and len(sizes) * max(sizes) <= 2 * sum(sizes)
 
     def groups(self) -> tuple[Tensor, Tensor]:
         """Tell which rows each task has, and where among those each row of the batch is.

@@ -210,33 +210,31 @@ def decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
         ...
         lifelong.serve.schema.Malformed: expected `int`, got `str` at body[...]; see /docs for ...
     """
-    kind: Any = decoder.type
-    how = f"{_fields_of(kind)}see /docs for an example"
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         text = str(error)
         text = re.sub(r" - at `\$?(.*)`$", r" at body\1", text[:1].lower() + text[1:])
-        raise Malformed(text[:300], how) from None
+        raise Malformed(text[:300], _how(decoder)) from None
     except RecursionError:
-        raise Malformed("the body is nested too deeply", how) from None
+        raise Malformed("the body is nested too deeply", _how(decoder)) from None
     except ValueError as error:  # msgspec's own and UnicodeDecodeError descend from it
         received = shown(body.decode(errors="replace")) if body else "nothing"
         text = f"the body is not JSON ({str(error)[:100]}): {received}"
-        raise Malformed(text, f"send JSON in UTF-8; {how}") from None
+        raise Malformed(text, f"send JSON in UTF-8; {_how(decoder)}") from None
 
 
-@lru_cache(maxsize=64)
-def _fields_of(kind: Any) -> str:
+def _how(decoder: msgspec.json.Decoder[Any]) -> str:
     """Name the fields of a body, the required ones first."""
+    kind, example = decoder.type, "see /docs for an example"
     if not isinstance(kind, type) or not issubclass(kind, msgspec.Struct):
-        return ""
+        return example
     fields = msgspec.structs.fields(kind)
     needed = " and ".join(field.name for field in fields if field.required)
     others = ", ".join(field.name for field in fields if not field.required)
     needs = [f"it needs {needed}"] if needed else []
     may = [f"it may have {others}"] if others else []
-    return " and ".join(needs + may) + "; "
+    return f"{' and '.join(needs + may)}; {example}"
 
 
 def shown(value: Any) -> str:

@@ -96,3 +96,16 @@ def test_refuses_damaged_files(tmp_path):
         table(tmp_path / "t.csv", "kind", split="first")
     with pytest.raises(ValueError, match="test is 1"):
         table(tmp_path / "t.csv", "kind", test=1)
+
+
+def test_standardised_by_its_training_rows_before_it_becomes_float32(tmp_path):
+    seconds = [1_700_000_000 + n for n in range(8)] + [1_700_000_100, 1_700_000_200]
+    columns = {"second": seconds, "same": [0.1] * 8 + [0.1, 5.1], "kind": ["a", "b"] * 5}
+    path = written(tmp_path / "t.parquet", columns)
+    data = table(path, "kind", test=0.2, split="last", standardise=True)
+    assert data.train_x.dtype == data.test_x.dtype == torch.float32
+    expected = (torch.arange(8.0) - 3.5) / 5.25**0.5
+    torch.testing.assert_close(data.train_x[:, 0], expected)
+    torch.testing.assert_close(data.test_x[:, 0], (torch.tensor([100.0, 200]) - 3.5) / 5.25**0.5)
+    assert torch.equal(data.train_x[:, 1], torch.zeros(8))
+    torch.testing.assert_close(data.test_x[:, 1], torch.tensor([0.0, 5.0]))
