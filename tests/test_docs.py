@@ -16,6 +16,8 @@ from lifelong import checks, cli, memory, metrics, nets, streams
 from lifelong.bench import reproduce, runner
 from lifelong.bench.recipes import RECIPES
 from lifelong.bench.suites import SUITES, resolve
+from lifelong.commands import bench
+from lifelong.commands.arguments import setting
 from lifelong.core.errors import LifelongError
 
 ROOT = Path(__file__).parents[1]
@@ -165,15 +167,15 @@ def test_commands_are_understood(path, command, tmp_path, monkeypatch):
     if len(arguments) == 1:  # `lifelong run` in a sentence names the command, and that is all
         arguments.append("--help")
         with pytest.raises(SystemExit, match=r"^0$"):
-            cli._parser().parse_args(arguments)
+            cli.parser().parse_args(arguments)
         return
-    options = cli._parser().parse_args(arguments)  # leaves with what is wrong
-    if options.act is cli._run and not options.suite.isupper():
-        given = dict(cli._setting(text) for text in options.set)
-        cli._check_owners(given, options.strategy)
+    options = cli.parser().parse_args(arguments)  # leaves with what is wrong
+    if options.act is bench._run and not options.suite.isupper():
+        given = dict(setting(text) for text in options.set)
+        bench._check_owners(given, options.strategy)
         for strategy in options.strategy:
             resolve(options.suite, strategy, given)
-    elif options.act is cli._reproduce and options.table and not options.table.isupper():
+    elif options.act is bench._reproduce and options.table and not options.table.isupper():
         reproduce.read_table(options.table)
-    elif options.act is cli._list and options.what:
-        assert options.what in cli.LISTS
+    elif options.act is bench._list and options.what:
+        assert options.what in bench.LISTS

@@ -36,7 +36,7 @@ MAY_IMPORT = {
 }
 """The parts of the library that each part may import, beside itself, and the modules outside it."""
 
-FREE = {"advise_command", "cli", "past_commands", "__init__", "__main__"}
+FREE = {"cli", "commands", "__init__", "__main__"}
 
 
 def parts():

@@ -61,14 +61,14 @@ def markdown_table(rows: Sequence[Comparison]) -> str:
     """Return comparisons as a Markdown table.
 
     >>> print(markdown_table([compare("SI", "task", [99.0, 99.2], 99.14, 0.11)]))
-    | method | scenario | published ± sem | ours ± 95 % | difference | reproduced |
-    |---|---|--:|--:|--:|:-:|
-    | SI | task | 99.14 ± 0.11 | 99.10 ± 1.27 | −0.04 | yes |
+    | method | scenario | published ± sem | ours ± 95 % | seeds | difference | reproduced |
+    |---|---|--:|--:|--:|--:|:-:|
+    | SI | task | 99.14 ± 0.11 | 99.10 ± 1.27 | 2 | −0.04 | yes |
     <BLANKLINE>
     """
     lines = [
-        "| method | scenario | published ± sem | ours ± 95 % | difference | reproduced |",
-        "|---|---|--:|--:|--:|:-:|",
+        "| method | scenario | published ± sem | ours ± 95 % | seeds | difference | reproduced |",
+        "|---|---|--:|--:|--:|--:|:-:|",
     ]
     for row in rows:
         cells = (
@@ -76,6 +76,7 @@ def markdown_table(rows: Sequence[Comparison]) -> str:
             _cell(row["scenario"]),
             _published(row["published_mean"], row["published_sem"]),
             format_interval(row["ours"], digits=2),
+            str(row["ours"].count),
             DASH if row["difference"] is None else f"{row['difference']:+.2f}".replace("-", MINUS),
             {True: "yes", False: "no", None: DASH}[row["reproduced"]],
         )

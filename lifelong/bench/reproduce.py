@@ -30,6 +30,8 @@ class Cell:
     given: Mapping[str, Any]
     published: float | None
     sem: float | None
+    seeds: int = 5
+    """How many runs it takes, where the caller has no seeds in mind."""
 
     @property
     def slug(self) -> str:
@@ -80,39 +82,35 @@ def read_table(name: str) -> Table:
             cell.get("set", {}),
             cell.get("published"),
             cell.get("sem"),
+            cell.get("seeds", 5),
         )
         for cell in data["cell"]
     )
     return Table(name, data["title"], data["source"], data["notes"].strip(), cells)
 
 
-def configs(table: Table, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Settle the runs of a table, cell by cell and seed by seed; accuracy only at tasks' ends."""
+def runs(table: Table, seeds: Sequence[int] | None = None) -> list[tuple[Cell, int]]:
+    """List the runs of a table, each a cell and a seed; None for as many as each cell takes.
+
+    Example:
+        >>> len(runs(read_table("split-mnist-hsu"), [0]))
+        12
+    """
     return [
-        {**resolve(cell.suite, cell.strategy, {"curve": 0, **cell.given}), "seed": seed}
+        (cell, seed)
         for cell in table.cells
-        for seed in seeds
+        for seed in (range(cell.seeds) if seeds is None else seeds)
     ]
 
 
-def folders(table: Table, seeds: Sequence[int], out: Path) -> list[Path]:
-    """Give each of the runs its folder."""
-    return [out / "jobs" / f"{cell.slug}-{seed}" for cell in table.cells for seed in seeds]
+def config(cell: Cell, seed: int) -> dict[str, Any]:
+    """Resolve the settings of a run."""
+    return {**resolve(cell.suite, cell.strategy, {**cell.given, "curve": 0}), "seed": seed}
 
 
-def comparisons(table: Table, results: Sequence[Mapping[str, Any]]) -> list[Comparison]:
-    """Put the results, in the order of `configs`, beside the published numbers, in percent."""
-    count = len(results) // len(table.cells)
-    return [
-        compare(
-            cell.method,
-            cell.scenario,
-            [100 * run["average_accuracy"] for run in results[i * count : (i + 1) * count]],
-            cell.published,
-            cell.sem,
-        )
-        for i, cell in enumerate(table.cells)
-    ]
+def folder(cell: Cell, seed: int, out: Path) -> Path:
+    """Give a run its folder."""
+    return out / "jobs" / f"{cell.slug}-{seed}"
 
 
 def put_into(page: Path, table: Table, text: str) -> None:
@@ -127,19 +125,37 @@ def put_into(page: Path, table: Table, text: str) -> None:
 
 
 def write(
-    table: Table, results: Sequence[Mapping[str, Any]], out: Path, command: str
+    table: Table,
+    planned: Sequence[tuple[Cell, int]],
+    results: Sequence[Mapping[str, Any]],
+    out: Path,
+    command: str,
 ) -> list[Comparison]:
-    """Write OUT/table.md and OUT/table.json; return the comparisons."""
-    rows = comparisons(table, results)
-    reached = sum(row["reproduced"] is True for row in rows)
-    count = len(results) // len(table.cells)
-    told = f"{reached} of {len(rows)} cells reproduced, "
-    if all(row["reproduced"] is None for row in rows):  # nothing is published to compare with
-        told = ""
+    """Write OUT/table.md and OUT/table.json; return the comparisons, in percent.
+
+    Args:
+        table: whose runs are over.
+        planned: those runs, as `runs` lists them.
+        results: of each of them.
+        out: the folder of the files.
+        command: that repeats it.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {cell.slug: [] for cell in table.cells}
+    for (cell, _), run in zip(planned, results, strict=True):
+        found[cell.slug].append(run)
+    rows = [
+        compare(
+            cell.method,
+            cell.scenario,
+            [100 * run["average_accuracy"] for run in found[cell.slug]],
+            cell.published,
+            cell.sem,
+        )
+        for cell in table.cells
+    ]
     text = (
         f"## {table.title}\n\n{table.source}\n\n{table.notes}\n\n"
-        f"{told}{count} seeds: `{command}`\n\n"
-        f"{markdown_table(rows)}"
+        f"{_summary(rows)}: `{command}`\n\n{markdown_table(rows)}"
     )
     write_atomic(out / "table.md", text.encode())
     data = {
@@ -154,15 +170,21 @@ def write(
                 "sem": row["published_sem"],
                 "ours": row["ours"].mean,
                 "half_interval": row["ours"].half,
-                "seeds": count,
+                "seeds": row["ours"].count,
                 "reproduced": row["reproduced"],
-                "accuracies": [
-                    run["average_accuracy"] for run in results[i * count : (i + 1) * count]
-                ],
-                "seconds": [run["seconds"] for run in results[i * count : (i + 1) * count]],
+                "accuracies": [run["average_accuracy"] for run in found[cell.slug]],
+                "seconds": [run["seconds"] for run in found[cell.slug]],
             }
-            for i, row in enumerate(rows)
+            for cell, row in zip(table.cells, rows, strict=True)
         ],
     }
     write_atomic(out / "table.json", (json.dumps(data, indent=1) + "\n").encode())
     return rows
+
+
+def _summary(rows: Sequence[Comparison]) -> str:
+    """Say how many cells were reproduced, of those with a number to compare with."""
+    counts = sorted({row["ours"].count for row in rows})
+    seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    told = [row["reproduced"] for row in rows if row["reproduced"] is not None]
+    return f"{sum(told)} of {len(told)} cells reproduced, {seeds}" if told else seeds

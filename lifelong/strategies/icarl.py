@@ -28,8 +28,8 @@ class ICaRL(Strategy):
     """Replay exemplars, hold old outputs where they were, and predict by the nearest class mean.
 
     loss = mean over new rows and exemplars of the sum over classes c of the binary cross-entropy
-           of sigmoid(output_c) to the last model's sigmoid(output_c) for old c, [y = c] for new c,
-           by the weights that new rows came with; exemplars have the weight 1
+           of sigmoid(output_c) to the last model's sigmoid(output_c / T) for old c, [y = c] for
+           new c, by the weights that new rows came with; exemplars have the weight 1
     exemplars: of each class the first capacity / classes rows in the order of herding
     prediction: the class whose exemplars' mean feature is nearest (in a `NearestMeanHead`)
     Rebuffi et al. 2017, arXiv:1611.07725.
@@ -46,10 +46,12 @@ class ICaRL(Strategy):
     Args:
         capacity: how many exemplars are kept.
         rows: how many to replay with each batch; None for as many as are new.
+        temperature: T, which softens what the last model answers; 1 in the paper, 2 in van de Ven
+            & Tolias 2019, arXiv:1904.07734.
 
     Raises:
-        ValueError: the capacity or the number of rows is no positive number; when a task ends,
-            fewer exemplars than classes.
+        ValueError: the capacity, the number of rows or the temperature is no positive number; when
+            a task ends, fewer exemplars than classes.
 
     Example:
         >>> ICaRL(capacity=200).exemplars
@@ -59,7 +61,9 @@ class ICaRL(Strategy):
     state: ClassVar[tuple[str, ...]] = ("exemplars", "teacher", "old", "lost")
     row_losses = True
 
-    def __init__(self, capacity: int = 500, *, rows: int | None = None) -> None:
+    def __init__(
+        self, capacity: int = 500, *, rows: int | None = None, temperature: float = 1.0
+    ) -> None:
         if not isinstance(capacity, int):
             raise ValueError(
                 f"capacity is {capacity!r}; ICaRL shares out exemplars, so give how many, or take "
@@ -67,8 +71,11 @@ class ICaRL(Strategy):
             )
         if capacity < 1 or (rows is not None and rows < 1):
             raise ValueError(f"capacity is {capacity} and rows {rows}; both must be 1 or more")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature is {temperature}; it must be positive")
         self.capacity = capacity
         self.rows = rows
+        self.temperature = temperature
         self.exemplars: dict[str, Tensor] = {}
         """Their columns, class by class, each in the order of herding."""
         self.teacher: dict[str, Tensor] = {}
@@ -117,7 +124,8 @@ class ICaRL(Strategy):
             old = torch.tensor(self.old, device=classes.device)
             held = torch.isin(classes, old) & ~torch.isin(classes, present)
             teacher = self._frozen.of(learner, self.teacher)
-            target = torch.where(held, answers(learner, teacher, rows).float().sigmoid(), target)
+            softened = answers(learner, teacher, rows).float() / self.temperature
+            target = torch.where(held, softened.sigmoid(), target)
         losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         losses = (losses[:, known] if known else losses).sum(1)
         total = self._weight.sum()

@@ -196,14 +196,14 @@ def test_the_lines_of_python_run(method: str):
 
 @pytest.mark.parametrize("method", ADVISED)
 def test_the_command_is_understood_and_resolved(method: str, monkeypatch: pytest.MonkeyPatch):
-    from lifelong import cli
+    from lifelong.commands import arguments, bench
 
     given: dict[str, Any] = {}
-    monkeypatch.setattr(cli, "_run", lambda options: given.update(vars(options)) or 0)
+    monkeypatch.setattr(bench, "_run", lambda options: given.update(vars(options)) or 0)
     kind = INCREMENTS["task" if "task ids" in RECIPES[method].needs else "class"]
     assert main(command(method, {}, kind, "digits").split()[1:]) == 0
     assert given["strategy"] == [method]
-    resolve("digits", method, dict(cli._setting(text) for text in given["set"]))
+    resolve("digits", method, dict(arguments.setting(text) for text in given["set"]))
 
 
 def test_reasons_name_figure_suite_and_section():

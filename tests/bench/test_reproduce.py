@@ -53,8 +53,9 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> reproduce.Table:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_cell_resolves_and_has_a_folder_of_its_own(name: str):
     table = reproduce.read_table(name)
-    configs = reproduce.configs(table, [0, 7])
-    folders = reproduce.folders(table, [0, 7], Path("out"))
+    planned = reproduce.runs(table, [0, 7])
+    configs = [reproduce.config(*one) for one in planned]
+    folders = [reproduce.folder(*one, Path("out")) for one in planned]
     assert len(configs) == len(folders) == len(set(folders)) == 2 * len(table.cells)
     assert [config["seed"] for config in configs[:2]] == [0, 7]
     assert all(config["curve"] == 0 for config in configs)
@@ -67,7 +68,8 @@ def test_every_cell_resolves_and_has_a_folder_of_its_own(name: str):
 @pytest.mark.parametrize("name", TABLES)
 def test_every_setting_of_a_cell_reaches_its_run(name: str):
     table = reproduce.read_table(name)
-    for cell, config in zip(table.cells, reproduce.configs(table, [0]), strict=True):
+    for cell in table.cells:
+        config = reproduce.config(cell, 0)
         for key, value in cell.given.items():
             owner, dot, setting = key.rpartition(".")
             assert (config["settings"][owner] if dot else config)[setting] == value, cell
@@ -76,7 +78,7 @@ def test_every_setting_of_a_cell_reaches_its_run(name: str):
 @pytest.mark.parametrize("name", TABLES)
 def test_cells_are_read_as_they_are_in_the_file(name: str):
     data = tomllib.loads((reproduce.FOLDER / f"{name}.toml").read_text())
-    known = {"method", "scenario", "suite", "strategy", "set", "published", "sem"}
+    known = {"method", "scenario", "suite", "strategy", "set", "published", "sem", "seeds"}
     for cell, there in zip(reproduce.read_table(name).cells, data["cell"], strict=True):
         assert there.keys() <= known
         assert (cell.method, cell.published, cell.sem) == (
@@ -114,14 +116,17 @@ def test_slugs_are_names_of_folders(tiny: reproduce.Table):
 
 
 def test_a_table_runs_and_is_written(tiny: reproduce.Table, tmp_path: Path):
-    configs = reproduce.configs(tiny, [0, 1])
-    results = run_all(configs, reproduce.folders(tiny, [0, 1], tmp_path), workers=1)
-    rows = reproduce.write(tiny, results, tmp_path, "lifelong reproduce tiny")
+    planned = reproduce.runs(tiny, [0, 1])
+    folders = [reproduce.folder(*one, tmp_path) for one in planned]
+    results = run_all([reproduce.config(*one) for one in planned], folders, workers=1)
+    rows = reproduce.write(tiny, planned, results, tmp_path, "lifelong reproduce tiny")
     assert [row["reproduced"] for row in rows] == [True, False, None]
     text = (tmp_path / "table.md").read_text()
-    assert "1 of 3 cells reproduced, 2 seeds: `lifelong reproduce tiny`" in text
+    assert "1 of 2 cells reproduced, 2 seeds: `lifelong reproduce tiny`" in text
     unpublished = replace(tiny, cells=tiny.cells[2:])
-    reproduce.write(unpublished, results[4:], tmp_path / "none", "lifelong reproduce none")
+    reproduce.write(
+        unpublished, planned[4:], results[4:], tmp_path / "none", "lifelong reproduce none"
+    )
     alone = (tmp_path / "none" / "table.md").read_text()
     assert "\n\n2 seeds: `lifelong reproduce none`" in alone
     assert "A note." in text
@@ -134,6 +139,23 @@ def test_a_table_runs_and_is_written(tiny: reproduce.Table, tmp_path: Path):
         assert cell["accuracies"] == accuracies
         assert cell["ours"] == pytest.approx(50 * sum(accuracies))
         assert cell["seeds"] == len(cell["seconds"]) == 2
+
+
+def test_a_cell_may_take_more_runs_than_others(tiny: reproduce.Table, tmp_path: Path):
+    cells = (replace(tiny.cells[0], seeds=3), replace(tiny.cells[1], seeds=2))
+    table = replace(tiny, cells=cells)
+    planned = reproduce.runs(table)
+    assert [(cell.method, seed) for cell, seed in planned] == [
+        *(("ER | old", seed) for seed in range(3)),
+        *(("fine-tune", seed) for seed in range(2)),
+    ]
+    assert len(reproduce.runs(table, [7])) == 2  # seeds that are asked for are taken as they are
+    results = [{"average_accuracy": 0.1 * n, "seconds": 1.0} for n in range(5)]
+    reproduce.write(table, planned, results, tmp_path, "lifelong reproduce tiny")
+    text = (tmp_path / "table.md").read_text()
+    assert "1 of 2 cells reproduced, 2 to 3 seeds: " in text
+    assert "| 0.50 ± 0.10 | 10.00 ± 24.84 | 3 | +9.50 | yes |" in text
+    assert "| 99.90 | 35.00 ± 63.53 | 2 | \N{MINUS SIGN}64.90 | no |" in text
 
 
 def test_a_table_takes_the_place_of_its_earlier_section(tmp_path):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from lifelong import cli
+from lifelong.commands import bench
 from lifelong.demo import digits, endless, loop
 from lifelong.demo.chapters import Scale
 from lifelong.demo.service import DemoFailed, Service, check_unused
@@ -81,7 +82,7 @@ def test_without_the_extra_the_core_runs_and_it_is_said(monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith(parts)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx", None)
-    monkeypatch.setattr(cli, "_run", lambda options: 0)
+    monkeypatch.setattr(bench, "_run", lambda options: 0)
     assert cli.main(["demo"]) == 0
     said = capsys.readouterr().err
     assert "the loop of the service is left out: httpx is not installed" in said

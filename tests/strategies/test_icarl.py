@@ -47,9 +47,10 @@ def test_in_the_first_task_it_is_one_against_the_rest_for_the_classes_so_far():
     torch.testing.assert_close(loss, total / len(batch))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("model", [growing, nearest])
-def test_then_old_classes_are_held_to_the_teacher_and_new_ones_to_the_labels(model):
-    learner, seen = taught(model, ICaRL(20, rows=4))
+def test_then_old_classes_are_held_to_the_teacher_and_new_ones_to_the_labels(model, temperature):
+    learner, seen = taught(model, ICaRL(20, rows=4, temperature=temperature))
     teacher = seeded(model)
     head = teacher.head.logits if model is nearest else teacher.head
     (teacher.head if model is nearest else head).grow(TaskSpec(0, (0, 1)))
@@ -59,7 +60,7 @@ def test_then_old_classes_are_held_to_the_teacher_and_new_ones_to_the_labels(mod
         loss = learner.observe(batch)
         whole, output = seen.batches[-1], seen.outputs[-1]
         assert (len(whole), whole.new, whole.weight.tolist()) == (10, 6, [0.0] * 10)
-        old = torch.sigmoid(head(teacher.backbone(whole.x)))
+        old = torch.sigmoid(head(teacher.backbone(whole.x)) / temperature)
         total = 0.0
         for i in range(10):
             total += bits(output[i, 0], old[i, 0]) + bits(output[i, 1], old[i, 1])
@@ -254,6 +255,12 @@ def test_a_damaged_state_is_refused():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match="both must be 1 or more"):
         ICaRL(**settings)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_is_not_positive_is_refused(temperature):
+    with pytest.raises(ValueError, match="it must be positive"):
+        ICaRL(20, temperature=temperature)
 
 
 def test_bytes_are_refused_with_the_way_out():

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lifelong.commands.arguments import setting
 from lifelong.core.errors import LifelongError, MissingExtra, UnknownName
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def choices(names: Sequence[str], texts: Sequence[str], plan: Plan) -> list[Choi
     from lifelong.serve.backtest import AS_CONFIGURED
     from lifelong.serve.choice import Choice
 
-    given = dict(_setting(text) for text in texts)
+    given = dict(setting(text) for text in texts)
     others = [name for name in names if name != AS_CONFIGURED]
     _check_names(given, others)
     train, made = _of(given, "train"), []
@@ -171,12 +172,6 @@ def _check_names(given: dict[str, Any], strategies: Sequence[str]) -> None:
             raise UnknownName("strategy or setting of this back-test", key, {"lr", "train", *run})
         if owner in ("", "train") and type(value) not in numbers:
             raise ValueError(f"{key} is {value!r}; give a number")
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    from lifelong.cli import _setting as setting
-
-    return setting(text)
 
 
 def _of(given: dict[str, Any], owner: str) -> dict[str, Any]:

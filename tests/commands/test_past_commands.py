@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "serve"))  # where what they share is
+sys.path.insert(0, str(Path(__file__).parents[1] / "serve"))  # where what they share is
 from recorded import Recorded, files, stream
 from small_service import examples
 
 from lifelong.bench.replays import rows, summary_table
 from lifelong.cli import main
+from lifelong.commands.past import choices
 from lifelong.core import checkpoint
-from lifelong.past_commands import choices
 from lifelong.serve.trainer import Plan
 
 

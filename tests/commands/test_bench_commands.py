@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from lifelong import cli
 from lifelong.bench import build, report, reproduce, suites
 from lifelong.bench.job import Job
 from lifelong.bench.recipes import RECIPES
 from lifelong.bench.results import read_results
 from lifelong.bench.suites import SUITES, resolve
-from lifelong.cli import LISTS, main
+from lifelong.cli import main
+from lifelong.commands import arguments
+from lifelong.commands.bench import LISTS
 from lifelong.core.errors import LogError
 from lifelong.core.learner import Learner
 from tests.bench.small_runs import outcome
@@ -103,7 +104,7 @@ def test_runs_are_logged_to_a_registry_that_mlflow_opens(
 def test_a_registry_without_the_extra_is_refused_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None)
     monkeypatch.setattr(Learner, "observe", None)
     message = refused(capsys, 1, "run", "digits", "--registry", str(tmp_path / "tracked"))
     assert "mlflow is not installed; pip install 'lifelong[serve]' brings it" in message
@@ -357,7 +358,7 @@ def test_runs_that_did_not_fail_are_reported(
 def test_what_the_report_needs_is_asked_for_once_and_before_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], missing: str
 ):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == missing else name)
+    monkeypatch.setattr(arguments, "find_spec", lambda name: None if name == missing else name)
     monkeypatch.setattr(Learner, "observe", None)
     message = refused(capsys, 1, "demo", "--part", "core")
     assert message == (

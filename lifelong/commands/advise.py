@@ -9,19 +9,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lifelong.commands.arguments import pair, seeds
+
 if TYPE_CHECKING:
     from lifelong.bench.advice import Advice, Candidate
     from lifelong.bench.trial import Trial
 
 
-def add(commands: Any, settings: Any, seeds: Any) -> None:
-    """Add the command to a parser's.
-
-    Args:
-        commands: of the parser.
-        settings: reads KEY=VALUE.
-        seeds: reads a list of seeds.
-    """
+def add(commands: Any) -> None:
+    """Add the command to a parser's."""
     ask = commands.add_parser("advise", help="which strategy to take, and why")
     ask.set_defaults(act=_advise, stopped="; the same command goes on where it was")
     yes_or_no = argparse.BooleanOptionalAction
@@ -61,7 +57,7 @@ def add(commands: Any, settings: Any, seeds: Any) -> None:
     )
     tried.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="(default: 0,1,2)")
     tried.add_argument(
-        "--set", nargs="+", metavar="KEY=VALUE", type=settings, default=[], action="extend",
+        "--set", nargs="+", metavar="KEY=VALUE", type=pair, default=[], action="extend",
         help="settings of the suite, such as limit=100",
     )  # fmt: skip
     tried.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/advice-SUITE)")

@@ -1,0 +1,1 @@
+"""The commands: each reads its words, calls the library and prints."""
