@@ -57,7 +57,9 @@ def in_order(
         raise ValueError(f"tasks is {tasks}; give 1 or more")
     known, asked = len(data.train_y), len(data.test_y)
     if not asked:
-        raise ValueError(f"{data.name} has no test rows, and each task is tested; set some aside")
+        raise ValueError(
+            f"{data.name} has no test rows, and each task is tested; set some aside: test=0.2"
+        )
     train, valid, test = data.parts(validation=validation, seed=seed)
     made = []
     for t in range(tasks):
