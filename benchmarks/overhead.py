@@ -44,6 +44,7 @@ CASES = [
     Case("MAS", lambda: [MAS(1e-3)], 1.15),
     Case("SI", lambda: [SI(1e-3)], 1.25),
     Case("LwF", lambda: [LwF(1.0)], 1.5),
+    Case("LwF, rows known", lambda: [LwF(1.0, record=1000)], 1.5),
     Case("Replay, b + b rows", lambda: [Replay(500)], 1.08, by_hand=2 * ROWS),
     Case("DERpp, b + 2b rows", lambda: [DERpp(500)], 1.10, by_hand=3 * ROWS),
     Case("online, 10 + 10 rows", lambda: [Replay(500)], 1.5, new=ONLINE, by_hand=2 * ONLINE),
@@ -59,7 +60,7 @@ def network() -> nn.Module:
 def data(rows: int) -> Batch:
     chance = torch.Generator().manual_seed(rows)
     x = torch.rand(rows, 784, generator=chance)
-    return Batch.of(x, torch.randint(10, (rows,), generator=chance))
+    return Batch.of(x, torch.randint(10, (rows,), generator=chance), key=torch.arange(rows))
 
 
 def step_by_hand(rows: int) -> Callable[[], None]:

@@ -75,6 +75,7 @@ STRATEGIES = {
     "si": lambda: SI(strength=1.0),
     "mas": lambda: MAS(strength=0.1),
     "lwf": lambda: LwF(strength=1.0),
+    "lwf, recorded": lambda: LwF(strength=1.0, record=8),
     "replay reservoir": lambda: Replay(capacity=150),
     "replay ring": lambda: Replay(capacity=150, policy="ring"),
     "replay balanced": lambda: Replay(capacity=150, policy="balanced", by="task"),

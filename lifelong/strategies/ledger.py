@@ -89,6 +89,10 @@ class Ledger:
         """Copy the rows with these ids; {} where nothing was ever added."""
         return {n: column[: self._rows][self._among(keys)] for n, column in self._columns.items()}
 
+    def at(self, places: Tensor) -> dict[str, Tensor]:
+        """Copy the rows at these places, in the order in which they came, from 0."""
+        return {name: column[: self._rows][places] for name, column in self._columns.items()}
+
     def drop(self, keys: Tensor) -> None:
         """Erase the rows with these ids; what they took is overwritten."""
         if not self._rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.strategies.quadratic import checked_strength
+from lifelong.strategies.recorded import Recorded
 from lifelong.strategies.teacher import (
     Frozen,
     Rows,
@@ -43,16 +44,22 @@ class LwF(Strategy):
         rows: which to compare: "new" as in the paper; "replayed", those that other strategies
             append from a memory or a generator; or "all". For a model that wants the task, only
             those count that strategies before this one have appended.
+        record: of how many rows of a task to keep the teacher's answers, by the rows' ids. The
+            teacher is then asked about each once, as in the paper, and later passes hardly cost
+            more than fine-tuning. A row that comes changed, such as an augmented one, is asked
+            about again.
 
     Raises:
-        ValueError: a negative strength, a temperature that is not positive, or other rows.
+        ValueError: a negative strength or record, a temperature that is not positive, or other
+            rows.
 
     Example:
         >>> LwF(strength=1.0).temperature
         2.0
     """
 
-    state: ClassVar[tuple[str, ...]] = ("teacher", "width", "known")
+    state: ClassVar[tuple[str, ...]] = ("teacher", "width", "known", "recorded")
+    only_read: ClassVar[tuple[str, ...]] = ("recorded",)
 
     def __init__(
         self,
@@ -61,6 +68,7 @@ class LwF(Strategy):
         temperature: float = 2.0,
         per_task: bool = False,
         rows: Rows = "new",
+        record: int = 0,
     ) -> None:
         self.strength = checked_strength(strength)
         if not 0 < temperature < float("inf"):
@@ -68,6 +76,11 @@ class LwF(Strategy):
         self.temperature = temperature
         self.per_task = per_task
         self.rows = checked_rows(rows)
+        if record < 0:
+            raise ValueError(f"record is {record}; give how many rows, 0 for none")
+        self.record = record
+        self.recorded = Recorded(record)
+        """What the teacher answered to rows of this task, if that is kept."""
         self.teacher: dict[str, Tensor] = {}
         self.width = 0
         """How many outputs the teacher has."""
@@ -91,7 +104,7 @@ class LwF(Strategy):
         if not learner.task_aware:
             if self.rows == "new":
                 asked = batch if batch.new == len(batch) else batch.rows(where)
-                self._taught = answers(learner, self._frozen.of(learner, self.teacher), asked)
+                self._taught = self._asked(learner, asked)
             return batch
         copies = batch.rows(where)
         nothing = torch.zeros(len(copies), device=batch.y.device)
@@ -108,8 +121,7 @@ class LwF(Strategy):
         taught, self._taught = self._taught, None
         if taught is None:
             asked = batch if whole else batch.rows(where)
-            taught = answers(learner, self._frozen.of(learner, self.teacher), asked)
-        taught = taught[:, : self.width]
+            taught = self._asked(learner, asked)
         student: Tensor = output if whole else output[where]
         strength = self.strength * (len(self.known) if self.per_task else 1)
         if not learner.task_aware:
@@ -120,8 +132,18 @@ class LwF(Strategy):
         ]
         return torch.stack(heads).mean()
 
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Keep what the teacher was asked, now that the step is done."""
+        del learner, batch, output
+        self.recorded.commit()
+
+    def acts(self, moment: str) -> bool:
+        """After a step there is something to keep only if answers are recorded."""
+        return super().acts(moment) and (self.record > 0 or moment != "after_step")
+
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Take the model as it is for the next teacher."""
+        self.recorded = Recorded(self.record)
         self.teacher = snapshot(learner.model)
         first = next(iter(data))
         some = first.rows(slice(1))
@@ -131,3 +153,25 @@ class LwF(Strategy):
             seen.setdefault(task.id, set()).update(task.classes)
         self.known = [sorted(classes or range(self.width)) for classes in seen.values()]
         self.known = self.known or [list(range(self.width))]
+
+    def forget(self, keys: Tensor) -> None:
+        """Erase the answers to these rows."""
+        self.recorded.drop(keys)
+
+    def undo(self) -> Callable[[], None]:
+        """Copy what the end of a task changes; its answers are left behind whole."""
+        put_back, recorded = super().undo(), self.recorded
+
+        def restore() -> None:
+            put_back()
+            self.recorded = recorded
+
+        return restore
+
+    def _asked(self, learner: Learner, asked: Batch) -> Tensor:
+        teacher = self._frozen.of(learner, self.teacher)
+
+        def told(rows: Batch) -> Tensor:
+            return answers(learner, teacher, rows)[:, : self.width]
+
+        return self.recorded.ask(asked, told) if self.record else told(asked)

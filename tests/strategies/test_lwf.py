@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from strategy_models import (
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import Batch, LwF, Replay, TaskSpec
+from lifelong import Batch, LwF, Replay, Strategy, TaskSpec
+from lifelong.core import checkpoint
+from lifelong.core.errors import LifelongError
 from lifelong.core.forward import forward, frozen_copy
+from lifelong.strategies import lwf as lwf_module
 
 
 def distance(student, taught, temperature):
@@ -176,6 +180,132 @@ def test_the_teacher_is_a_copy():
     assert not own & {tensor.data_ptr() for tensor in lwf.teacher.values()}
 
 
+def named(batch, first):
+    return replace(batch, key=torch.arange(first, first + len(batch)))
+
+
+class Asked:
+    """Count the rows that teachers are asked about."""
+
+    def __init__(self, monkeypatch):
+        self.rows = []
+        ask = lwf_module.answers
+
+        def counted(learner, teacher, asked):
+            self.rows.append(len(asked))
+            return ask(learner, teacher, asked)
+
+        monkeypatch.setattr(lwf_module, "answers", counted)
+
+
+@pytest.mark.parametrize("model", [mlp, growing, multi_head])
+def test_recorded_answers_teach_as_those_asked_for_each_time(model, monkeypatch):
+    lwfs = [LwF(0.6, record=record) for record in (100, 0)]
+    learners = [learner_of(lwf, model) for lwf in lwfs]
+    asked = Asked(monkeypatch)
+    for learner in learners:
+        learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1))
+        learner.begin_task(TaskSpec(1, (2, 3)))
+    batches = [named(b, 10 * n) for n, b in enumerate(batches_of(3, classes=(2, 3), task=1))]
+    for _ in range(3):
+        for batch in batches:
+            one, other = (learner.observe(batch) for learner in learners)
+            torch.testing.assert_close(one, other)
+    assert len(asked.rows) == 3 + 9  # one of them once for each batch, the other each time
+    assert len(lwfs[0].recorded) == 18
+    assert len(lwfs[1].recorded) == 0
+    learners[0].end_task(batches)
+    assert len(lwfs[0].recorded) == 0  # there is another teacher now
+
+
+def test_a_row_that_comes_changed_is_asked_about_again(monkeypatch):
+    lwfs = [LwF(0.6, record=record) for record in (100, 0)]
+    learners = [learner_of(lwf) for lwf in lwfs]
+    for learner in learners:
+        learn(learner, 0, batches_of(2))
+        learner.begin_task(1)
+    batch = named(batches_of(1, task=1)[0], 0)
+    flipped = replace(batch, x=batch.x.flip(1))
+    for one in (batch, flipped, batch, replace(batch, x=batch.x * (1 + 1e-6))):
+        losses = [learner.observe(one) for learner in learners]
+        torch.testing.assert_close(*losses)
+
+
+def test_rows_without_an_id_are_asked_about_each_time(monkeypatch):
+    lwf = LwF(record=100)
+    learner = learner_of(lwf)
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(1)
+    asked = Asked(monkeypatch)
+    batch = batches_of(1, task=1)[0]
+    for _ in range(2):
+        learner.observe(replace(batch, key=torch.full((6,), -1)))
+    some = torch.tensor([1, 2, 3, -1, 5, 1])  # one without, and one twice
+    for _ in range(2):
+        learner.observe(replace(batch, key=some))
+    assert asked.rows == [6, 6, 6, 6]
+    assert lwf.recorded.state_dict()["key"].tolist() == [1, 2, 3, 5]
+
+
+def test_no_more_answers_are_kept_than_there_is_room_for():
+    lwf = LwF(record=8)
+    learner = learner_of(lwf)
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(1)
+    for n, batch in enumerate(batches_of(3, task=1)):
+        learner.observe(named(batch, 10 * n))
+    assert lwf.recorded.state_dict()["key"].tolist() == [*range(6), 10, 11]
+
+
+def test_a_step_that_fails_records_nothing_and_erased_rows_have_no_answer():
+    lwf = LwF(record=100)
+    learner = learner_of(lwf)
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(1)
+    batch = named(batches_of(1, task=1)[0], 0)
+    with pytest.raises(LifelongError):
+        learner.observe(replace(batch, x=torch.full_like(batch.x, torch.nan)))
+    learner.observe(named(batches_of(1, task=1, seed=5)[0], 40))
+    assert lwf.recorded.state_dict()["key"].tolist() == list(range(40, 46))
+    learner.forget([41, 44, 99])
+    assert lwf.recorded.state_dict()["key"].tolist() == [40, 42, 43, 45]
+
+
+def test_a_run_resumed_in_the_middle_of_a_task_goes_on_with_its_answers(tmp_path, monkeypatch):
+    learner, other = (learner_of(LwF(0.5, record=100)) for _ in range(2))
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(1)
+    batches = [named(b, 10 * n) for n, b in enumerate(batches_of(3, task=1))]
+    for batch in batches[:2]:
+        learner.observe(batch)
+    learner.save(tmp_path / "half")
+    other.load_state_dict(checkpoint.load(tmp_path / "half"))
+    asked = Asked(monkeypatch)
+    for batch in (*batches, *batches):
+        first, second = learner.observe(batch), other.observe(batch)
+        assert torch.equal(first, second)
+    assert asked.rows == [6, 6]  # about the third batch, each of them once
+
+
+def test_the_end_of_a_task_that_fails_leaves_the_answers():
+    class Fails(Strategy):
+        def consolidate(self, learner, data):
+            if len(learner.tasks) == 2:
+                raise ValueError("not now")
+
+    lwf = LwF(record=100)
+    learner = learner_of([lwf, Fails()])
+    learn(learner, 0, batches_of(2))
+    teacher = copied(lwf.teacher)
+    learner.begin_task(1)
+    batch = named(batches_of(1, task=1)[0], 0)
+    learner.observe(batch)
+    with pytest.raises(ValueError, match="not now"):
+        learner.end_task([batch])
+    assert len(lwf.recorded) == 6
+    expect_close(lwf.teacher, teacher, 0.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -185,6 +315,7 @@ def test_the_teacher_is_a_copy():
         ({"temperature": -2.0}, "temperature is -2.0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"rows": "old"}, "rows is 'old'"),
+        ({"record": -1}, "record is -1; give how many rows"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, told):

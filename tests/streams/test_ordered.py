@@ -73,7 +73,7 @@ def test_wrong_use_is_refused():
         in_order(prices(), 0)
     untested = Labelled("none", torch.zeros(9, 1), torch.zeros(9).long(), torch.zeros(0, 1),
                         torch.zeros(0).long(), ("a",))  # fmt: skip
-    with pytest.raises(ValueError, match="none has no test rows.*aside: test=0.2"):
+    with pytest.raises(ValueError, match=r"none has no test rows.*aside: test=0\.2"):
         in_order(untested, 3)
     with pytest.raises(EmptyTask, match="prices has 4 training and 1 test rows, too few for 3"):
         in_order(prices(5), 3)
