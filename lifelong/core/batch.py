@@ -46,10 +46,13 @@ class Batch:
         cls,
         x: Tensor | Mapping[str, Tensor],
         y: Tensor,
-        task: int | Tensor = 0,
+        task: int | Tensor = -1,
         key: Tensor | None = None,
     ) -> Batch:
         """Make a batch of new rows, with one task id for all or one for each.
+
+        Left out, the task is not known (-1): a learner that learns from the rows takes them for
+        rows of the task that is open.
 
         Raises:
             InvalidBatch: the columns differ in length, there are no rows, or an id is no integer.

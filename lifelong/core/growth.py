@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from torch import nn
 from torch.optim import Optimizer
 
@@ -74,20 +79,53 @@ learn; give one, or set requires_grad=False on what shall stay as it is
 
 
 def grow(
-    model: nn.Module, task: TaskSpec, optimizer: Optimizer | None = None
+    model: nn.Module, task: TaskSpec, optimizer: Optimizer | None = None, *, still: bool = False
 ) -> list[nn.Parameter]:
     """Let every growing module of the model grow for a task; return the new parameters.
 
-    The optimizer adopts them module by module, so that none is lost if a later module refuses.
+    The optimizer adopts them. If one of the modules refuses, all are as they were.
+
+    Raises:
+        OptimizerMismatch: nothing may train (`still`), and there are parameters that would.
     """
     new: dict[int, nn.Parameter] = {}
-    for module in list(model.modules()):
-        if isinstance(module, Growing):
-            parameters = module.grow(task)
-            new |= {id(p): p for p in parameters}
-            if optimizer is not None:
-                adopt(optimizer, parameters)
+    with _undone_on_error(model):
+        for module in list(model.modules()):
+            if isinstance(module, Growing):
+                new |= {id(p): p for p in module.grow(task)}
+        if still:
+            check_still(list(trainable(model)))
+    if optimizer is not None:
+        adopt(optimizer, list(new.values()))
     return list(new.values())
+
+
+@contextmanager
+def _undone_on_error(model: nn.Module) -> Iterator[None]:
+    """If growing fails, put back what modules hold, what trains and what buffers contain."""
+    modules = [(module, dict(vars(module))) for module in model.modules()]
+    containers = [
+        (value, copy.copy(value))
+        for _, attributes in modules
+        for value in attributes.values()
+        if isinstance(value, dict | list | set)
+    ]
+    trained = [(p, p.requires_grad) for p in model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    except BaseException:
+        for module, attributes in modules:
+            vars(module).clear()
+            vars(module).update(attributes)
+        for container, before in containers:
+            container.clear()
+            container.extend(before) if isinstance(container, list) else container.update(before)
+        for parameter, trains in trained:
+            parameter.requires_grad_(trains)
+        for buffer, values in buffers:
+            buffer.copy_(values)
+        raise
 
 
 def adopt(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Never, Self
 
@@ -196,9 +197,7 @@ class Learner:
                 f"task {self.current} is still open; call end_task(data) before task {spec.id}"
             )
         with self.random:
-            growth.grow(self.model, spec, self.optimizer)
-        if self.optimizer is None:
-            growth.check_still(list(growth.trainable(self.model)))
+            growth.grow(self.model, spec, self.optimizer, still=self.optimizer is None)
         self.tasks.append(spec)
         self.current = spec.id
         self.grown()
@@ -414,15 +413,16 @@ class Learner:
                 raise
             raise no_batch(batch) from None
         devices = {column.device for _, column in batch.columns()} - {self.device}
-        if not devices:
-            return batch
-        if devices != {torch.device("cpu")}:
+        if devices - {torch.device("cpu")}:
             told = ", ".join(map(str, sorted(devices, key=str)))
             raise InvalidBatch(
                 f"a batch on {told}, the learner is on {self.device}; "
                 "move it there, or leave it on the CPU"
             )
-        return batch.to(self.device)
+        if int(batch.task.min()) < 0:  # rows that do not say their task are the open one's
+            task = batch.task.where(batch.task >= 0, self.current or 0)
+            batch = replace(batch, task=task)
+        return batch.to(self.device) if devices else batch
 
     def _backward(self, loss: Tensor, batch: Batch, output: Any) -> None:
         self._guard.watch_loss(loss, batch, output)

@@ -122,14 +122,24 @@ class Adapter(nn.Module):
         return x
 
 
-def test_what_has_grown_before_a_refusal_still_learns_after_a_second_try():
+def test_a_refusal_takes_back_what_has_grown_before():
     model = nn.Sequential(Adapter(), nn.Linear(6, 6), GrowingHead(6))
     taught = learner(model)
     with pytest.raises(ValueError, match="class"):
         taught.begin_task(0)
+    assert not model[0].scales
     taught.begin_task(TaskSpec(0, (0, 1, 2, 3)))
     taught.observe(batches(1)[0])
     assert not torch.equal(model[0].scales["0"], torch.ones(6))
+
+
+def test_what_would_never_learn_is_taken_back():
+    model = nn.Sequential(Adapter(), nn.Linear(6, 4).requires_grad_(False))
+    taught = Learner(model, None)
+    with pytest.raises(OptimizerMismatch, match=r"there is no optimizer, and 0\.scales\.0 would"):
+        taught.begin_task(0)
+    assert not model[0].scales
+    assert taught.current is None
 
 
 def test_a_model_that_is_yet_to_grow_its_first_parameter_can_be_taught():
