@@ -66,6 +66,11 @@ class Batch:
             task = torch.full((rows,), task, device=y.device)
         if key is None:
             key = torch.full((rows,), -1, device=y.device)
+        for name, ids in (("task", task), ("key", key)):
+            if not isinstance(ids, Tensor):
+                raise InvalidBatch(
+                    f"{name} is of {type(ids)}; it must be a tensor: torch.as_tensor({name})"
+                )
         batch = cls(x, y, task, rows, key)
         batch.check()
         return batch

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lifelong.core.batch import Batch
-from lifelong.core.loss import explain_non_finite
+from lifelong.core.loss import HIDDEN, explain_non_finite, hidden_labels
 
 if TYPE_CHECKING:
     from lifelong.core.learner import Learner
@@ -88,19 +88,24 @@ class Guard:
     def watch_loss(self, loss: Tensor, batch: Batch, output: Any) -> None:
         """Look at the loss before the backward pass, or have it sent to the host meanwhile."""
         if self._flag is None:
-            if not math.isfinite(loss.item()):
-                raise explain_non_finite(batch, output, self._learner.steps, "the loss")
+            self._look(loss.item(), batch, output)
         else:
             self._flag.copy_(loss.detach(), non_blocking=True)
             self._arrived.record(torch.cuda.current_stream(self._learner.device))
 
     def check_loss(self, batch: Batch, output: Any) -> None:
-        """Raise if the loss that was sent to the host is not finite."""
+        """Look at the loss that was sent to the host."""
         if self._flag is None:
             return
         self._arrived.synchronize()
-        if not math.isfinite(self._flag.item()):
+        self._look(self._flag.item(), batch, output)
+
+    def _look(self, loss: float, batch: Batch, output: Any) -> None:
+        """Raise if the loss is not finite, or as large as that of one row with a hidden label."""
+        if not math.isfinite(loss):
             raise explain_non_finite(batch, output, self._learner.steps, "the loss")
+        if loss * len(batch) > -HIDDEN / 2 and (hidden := hidden_labels(batch, output)) is not None:
+            raise hidden
 
     def check_gradient(self, batch: Batch, output: Any) -> None:
         """Raise if the gradient is not finite (on the CPU)."""

@@ -33,6 +33,7 @@ from lifelong.core.loss import (
     cross_entropy,
     explain_non_finite,
     mean_loss,
+    nothing_to_learn,
     of_each_row,
     row_loss,
 )
@@ -319,8 +320,16 @@ class Learner:
 
         Returns:
             (rows, ...) outputs, on the learner's device.
+
+        Raises:
+            InvalidBatch: the task is neither an id nor a tensor of them.
+            UnknownTask: the model has never grown for a task.
         """
         count = len(next(iter(x.values())) if isinstance(x, dict) else x)
+        if not isinstance(task, int | Tensor | None):
+            raise InvalidBatch(
+                f"task is {task!r}; give an id, an int64 tensor of one id a row, or None"
+            )
         if not isinstance(task, Tensor):
             task = torch.full((count,), -1 if task is None else task)
         query = Batch.of(x, torch.zeros(count), task)
@@ -425,6 +434,8 @@ class Learner:
         return batch.to(self.device) if devices else batch
 
     def _backward(self, loss: Tensor, batch: Batch, output: Any) -> None:
+        if not loss.requires_grad:
+            raise nothing_to_learn(batch, self.current)
         self._guard.watch_loss(loss, batch, output)
         scaled = loss if self.accumulate == 1 else loss / self.accumulate
         (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]

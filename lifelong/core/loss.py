@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import InvalidBatch, LabelOutsideHead, LifelongError, NonFiniteLoss
+from lifelong.core.errors import (
+    InvalidBatch,
+    LabelOutsideHead,
+    LifelongError,
+    NonFiniteLoss,
+    NothingLeftToLearn,
+)
+
+HIDDEN = -(2.0**14)
+"""What the outputs of classes that are hidden from a task read: `lifelong.nets.MASKED`."""
 
 RowLoss: TypeAlias = Callable[[Any, Batch], Tensor]
 """`loss(output, batch)`: one value a row, shape (rows,), or a scalar."""
@@ -66,7 +75,7 @@ def _entropy(output: Tensor, batch: Batch, reduction: str, rows: int | None = No
         check_labels(output, y)
     try:
         return F.cross_entropy(output.float(), y, reduction=reduction, ignore_index=_NO_LABEL)
-    except IndexError:
+    except (IndexError, RuntimeError):
         _check_labels(output, batch)
         raise
 
@@ -112,11 +121,22 @@ def check_labels(output: Tensor, y: Tensor) -> None:
     """
     if y.dtype != torch.int64:
         raise InvalidBatch(f"class labels must be int64, received {y.dtype}; convert with y.long()")
+    if y.shape[1:] != output.shape[2:]:
+        told = "y.argmax(1)" if y.shape == output.shape else "y.squeeze(1)"
+        raise InvalidBatch(
+            f"class labels have shape {tuple(y.shape)} for outputs of shape {tuple(output.shape)}; "
+            f"give one id a row: {told}"
+        )
     low, high = (int(end) for end in torch.aminmax(y))
-    if low < 0 or high >= output.shape[1]:
-        told = f"labels span {low} to {high}" if low < high else f"all labels are {low}"
+    if low < 0:
         raise LabelOutsideHead(
-            f"{told}, but the model has outputs 0 to {output.shape[1] - 1}; "
+            f"labels span {low} to {high}, and class ids begin at 0; leave out rows without a label"
+        )
+    if high >= output.shape[1]:
+        told = f"labels span {low} to {high}" if low < high else f"all labels are {low}"
+        outputs = f"outputs 0 to {output.shape[1] - 1}" if output.shape[1] else "no outputs yet"
+        raise LabelOutsideHead(
+            f"{told}, but the model has {outputs}; "
             "widen its head, or grow it: begin_task(TaskSpec(id, classes=...))"
         )
 
@@ -280,6 +300,48 @@ before
                 "remove those rows; the learner is as it was before"
             )
     return None
+
+
+def nothing_to_learn(batch: Batch, current: int | None) -> NothingLeftToLearn:
+    """Say, as an error, that nothing which trains has a part in the loss of these rows."""
+    tasks = sorted(set(batch.task[: batch.new].tolist()))
+    told = "no task is open" if current is None else f"task {current} is open"
+    return NothingLeftToLearn(
+        f"nothing that trains has a part in the loss of these rows, of task "
+        f"{', '.join(map(str, tasks))}, and {told}: what that task uses is kept as it is, or the "
+        "model gives outputs without a gradient; give rows of the task that is open"
+    )
+
+
+def hidden_labels(batch: Batch, output: Any) -> LabelOutsideHead | None:
+    """Name the rows whose label has an output that is hidden from their task, as an error.
+
+    No step can learn away what stands there.
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(2, 1), torch.tensor([0, 1]), task=1)
+        >>> print(hidden_labels(batch, torch.tensor([[-16384.0, 0.0]] * 2)))
+        label 0 in row 0 is none of the classes of task 1, where its output is hidden; labels \
+count the classes of all tasks, not those of one (1 row of 2)
+    """
+    y = batch.y
+    if not isinstance(output, Tensor) or output.ndim != 2 or y.dtype != torch.int64 or y.ndim != 1:
+        return None
+    if int(y.min()) < 0 or int(y.max()) >= output.shape[1]:
+        return None
+    bad = output.detach().gather(1, y[:, None]).squeeze(1) == HIDDEN
+    if batch.weight is not None:
+        bad &= batch.weight > 0
+    rows = bad.nonzero().flatten().tolist()
+    if not rows:
+        return None
+    label, task = int(y[rows[0]]), int(batch.task[rows[0]])
+    told, of, kind = _told_rows(rows, batch)
+    return LabelOutsideHead(
+        f"label {label} in {kind}row {told[0]} is none of the classes of task {task}, where its "
+        "output is hidden; labels count the classes of all tasks, not those of one "
+        f"({len(told)} {kind}row{'s' if len(told) > 1 else ''} of {of})"
+    )
 
 
 def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:

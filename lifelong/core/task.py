@@ -21,6 +21,10 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.id, int) or self.id < 0:
             raise ValueError(f"task id {self.id!r}; it must be an integer of 0 or more")
+        if not isinstance(self.classes, Iterable):
+            raise ValueError(
+                f"task {self.id} has classes {self.classes!r}; name them: classes=(2, 3)"
+            )
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"task {self.id} has classes {list(self.classes)}; name each once")
 

@@ -10,12 +10,27 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import EmptyTask, InvalidBatch, NonFiniteLoss
+from lifelong.core.errors import (
+    EmptyTask,
+    InvalidBatch,
+    LabelOutsideHead,
+    NonFiniteLoss,
+    NothingLeftToLearn,
+)
 from lifelong.core.learner import Learner, _derived
 from lifelong.core.strategy import Strategy
 from lifelong.core.task import TaskSpec
-from lifelong.nets import MLP, Classifier, GrowingHead, add_lora
-from lifelong.strategies import EWC, SI, DERpp, LwF, Replay
+from lifelong.nets import (
+    MLP,
+    Classifier,
+    GrowingHead,
+    MultiHead,
+    Packed,
+    TaskClassifier,
+    TaskHeads,
+    add_lora,
+)
+from lifelong.strategies import EWC, SI, DERpp, LwF, PackNet, Replay
 
 MAKERS = {
     "momentum": lambda p: SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-2),
@@ -608,3 +623,57 @@ def test_what_begins_to_train_within_a_task_gathers_no_gradients():
     net[0].requires_grad_(True)
     learner.observe(rows)
     assert all(p.grad is None for p in net.parameters())
+
+
+def two_tasks(head):
+    """A learner of two tasks of two classes each, the second one open."""
+    model = TaskClassifier(MLP(6, hidden=(5,)), head(5))
+    taught = Learner(model, SGD(model.parameters(), lr=0.1))
+    for task in range(2):
+        taught.begin_task(TaskSpec(task, (2 * task, 2 * task + 1)))
+        if task == 0:
+            taught.observe(Batch.of(torch.rand(4, 6), torch.tensor([0, 1, 0, 1])))
+            taught.end_task([Batch.of(torch.rand(1, 6), torch.tensor([0]))])
+    return taught
+
+
+@pytest.mark.parametrize("head", [MultiHead, TaskHeads])
+def test_rows_that_do_not_say_their_task_are_the_open_ones(head):
+    one, other = two_tasks(head), two_tasks(head)
+    other.load_state_dict(one.state_dict())
+    x, y = torch.rand(3, 6), torch.tensor([2, 3, 2])
+    told = torch.tensor([1, -1, 1])
+    assert torch.equal(one.observe(Batch.of(x, y)), other.observe(Batch.of(x, y, 1)))
+    assert torch.equal(one.observe(Batch.of(x, y, told)), other.observe(Batch.of(x, y, 1)))
+    assert Batch.of(x, y).task.tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("head", [MultiHead, TaskHeads])
+def test_labels_of_another_task_are_refused_and_nothing_changes(head):
+    taught = two_tasks(head)
+    before = flat(taught.state_dict())
+    y = torch.tensor([2, 0, 1])
+    told = r"label 0 in row 1 is none of the classes of task 1.*\(2 rows of 3\)"
+    with pytest.raises(LabelOutsideHead, match=told):
+        taught.observe(Batch.of(torch.rand(3, 6), y))
+    assert flat(taught.state_dict()) == before
+
+
+def test_rows_of_a_task_that_is_frozen_are_refused():
+    model = Packed(TaskClassifier(MLP(6, hidden=(5,)), TaskHeads(5)))
+    taught = Learner(model, SGD(model.parameters(), lr=0.1), [PackNet(0.5)])
+    batch = Batch.of(torch.rand(4, 6), torch.tensor([0, 1, 0, 1]))
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    taught.observe(batch)
+    taught.end_task([batch])
+    taught.begin_task(TaskSpec(1, (2, 3)))
+    told = "nothing that trains has a part in the loss of these rows, of task 0"
+    with pytest.raises(NothingLeftToLearn, match=told):
+        taught.observe(Batch.of(batch.x, batch.y, 0))
+
+
+def test_a_task_to_predict_for_is_an_id_or_a_tensor():
+    taught = learner(net())
+    for task in ([0, 1], "0"):
+        with pytest.raises(InvalidBatch, match="give an id, an int64 tensor of one id a row"):
+            taught.predict(torch.rand(2, 6), task)

@@ -57,13 +57,21 @@ def test_half_precision_is_widened():
     ("y", "error", "told"),
     [
         (torch.tensor([0, 4]), LabelOutsideHead, "span 0 to 4, but the model has outputs 0 to 3"),
-        (torch.tensor([-1, 2]), LabelOutsideHead, "labels span -1 to 2"),
-        (torch.tensor([-100, 2]), LabelOutsideHead, "grow it: begin_task"),
+        (torch.tensor([1, 7]), LabelOutsideHead, "grow it: begin_task"),
+        (torch.tensor([-1, 2]), LabelOutsideHead, "labels span -1 to 2, and class ids begin at 0"),
+        (torch.tensor([-100, -100]), LabelOutsideHead, "leave out rows without a label"),
+        (torch.eye(4).long()[:2], InvalidBatch, r"shape \(2, 4\) for outputs.*y\.argmax\(1\)"),
+        (torch.tensor([[1], [2]]), InvalidBatch, r"shape \(2, 1\).*one id a row: y\.squeeze\(1\)"),
     ],
 )
 def test_labels_must_be_outputs(loss, y, error, told):
     with pytest.raises(error, match=told):
         row_loss(loss)(torch.zeros(2, 4), batch(y))
+
+
+def test_a_head_without_outputs_is_told_to_grow():
+    with pytest.raises(LabelOutsideHead, match="labels are 1, but the model has no outputs yet"):
+        check_labels(torch.zeros(2, 0), torch.tensor([1, 1]))
 
 
 @pytest.mark.parametrize("y", [torch.zeros(2), torch.zeros(2).int(), torch.zeros(2).bool()])
