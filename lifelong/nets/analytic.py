@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -160,6 +161,17 @@ class AnalyticHead(nn.Module, ABC):
                 w, b = self._solution(n, s)
                 weight[known], bias[known] = w.to(dtype), b.to(dtype)
         self.weight, self.bias, self._solved = weight, bias, (*stamp, id(weight))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the model to a device, but keep the sums' precision, whatever the model's is."""
+        own = {id(p) for name, p in self.named_parameters() if not name.startswith("logits.")}
+
+        def precise(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            same = moved.dtype == tensor.dtype or id(tensor) not in own
+            return moved if same else tensor.to(moved.device)
+
+        return super()._apply(precise, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; a head that is about to be asked computes its weights."""

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from lifelong.nets.analytic import AnalyticHead
 
+NOISE = 1e-11
+"""Variance that sums may be off by, as a share of the mean square of the features."""
+
 
 class LDAHead(AnalyticHead):
     """Predict the likeliest class under normal distributions of one covariance (streaming LDA).
@@ -53,9 +56,11 @@ class LDAHead(AnalyticHead):
         means = s / n[:, None]
         within = (self.moments.double() - means.T @ s) / n.sum()
         variance = within.diagonal().mean()
+        rounding = NOISE * self.moments.double().diagonal().mean() / n.sum()
         # Where every row is its class's mean, nothing is known of the spread: distances count.
-        floor = torch.where(variance > 0, self.shrinkage * variance, 1.0)
-        within = (1 - self.shrinkage) * within
+        known = variance > rounding
+        floor = torch.where(known, (self.shrinkage * variance).clamp(min=rounding), 1.0)
+        within = (1 - self.shrinkage) * torch.where(known, within, 0.0)
         within.diagonal().add_(floor)
         weight = torch.cholesky_solve(means.T, torch.linalg.cholesky(within)).T
         return weight, -(means * weight).sum(1) / 2

@@ -71,8 +71,13 @@ class RidgeHead(AnalyticHead):
         system = self.moments.double().clone()
         scale = system.diagonal().mean()
         system.diagonal().add_(self.ridge * torch.where(scale > 0, scale, 1.0))
-        weight = torch.cholesky_solve(s.T, torch.linalg.cholesky(system)).T
-        return weight, torch.zeros_like(n)
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if bool(failed):
+            raise ValueError(
+                f"ridge is {self.ridge:g}, too little for features that are all but dependent; "
+                "make it larger: 1e-6 or more"
+            )
+        return torch.cholesky_solve(s.T, factor).T, torch.zeros_like(n)
 
     def _settings(self) -> tuple[float, ...]:
         return (self.ridge,)

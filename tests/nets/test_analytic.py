@@ -175,6 +175,39 @@ def test_one_row_a_class_and_features_of_zero_can_be_solved(make):
     assert head(torch.tensor([[0.9] * 5])).argmax() == 1
 
 
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_spread_that_is_nothing_but_rounding_is_none(left):
+    for seed in range(40):
+        x, y = rows(200, seed=seed)
+        x = 10 * x
+        head = filled(HEADS["lda"], x, y)
+        head.remove(x[4 * left :], y[4 * left :])
+        alone = filled(HEADS["lda"], x[: 4 * left], y[: 4 * left])
+        torch.testing.assert_close(head.eval()(x), alone(x), rtol=1e-4, atol=1e-3)
+    x, y = rows(4)
+    same = filled(HEADS["lda"], x.repeat(7, 1), y.repeat(7))
+    assert torch.equal(same(x).argmax(1), y)
+
+
+def test_a_ridge_that_is_too_small_says_so():
+    head = HEADS["ridge"](classes=4, ridge=1e-18)
+    head.add(*rows(8))
+    with pytest.raises(ValueError, match=r"ridge is 1e-18, too little.*make it larger"):
+        head.eval()
+
+
+@every_head
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_of_another_precision_keeps_the_sums(make, dtype):
+    x, y = rows()
+    head, other = filled(make, x[:30], y[:30]), filled(make, x[:30], y[:30])
+    other.to(dtype)
+    for each in (head, other):
+        each.add(x[30:], y[30:])
+    assert torch.equal(head.eval()(x), other.eval()(x))
+    assert all(p.dtype == torch.float64 for p in other.sums)
+
+
 @every_head
 def test_all_rows_removed_is_a_new_head(make):
     x, y = rows()
