@@ -209,3 +209,21 @@ def _told(given: Any) -> str:
         return f"the class {given.__name__}"
     shown = repr(given)
     return shown if len(shown) <= 40 and "\n" not in shown else f"a {_type(given)}"
+
+
+def check_taught(model: nn.Module, strategies: list[Strategy]) -> None:
+    """Raise unless modules that learn through a strategy of their own have it beside them.
+
+    A module names it in `taught_by`, a class attribute.
+
+    Raises:
+        ValueError: the strategy is not there, so that the module would not learn what it should.
+    """
+    there = {base.__name__ for strategy in strategies for base in type(strategy).__mro__}
+    for module in model.modules():
+        wanted = getattr(type(module), "taught_by", None)
+        if wanted is not None and wanted not in there:
+            raise ValueError(
+                f"{type(module).__name__} learns through the strategy {wanted}, and the strategies "
+                f"are {strategies}; add {wanted}"
+            )

@@ -18,6 +18,7 @@ from lifelong.core import checkpoint, growth, restore
 from lifelong.core.arguments import (
     check_parts,
     check_still,
+    check_taught,
     device_of,
     keys_of,
     no_batch,
@@ -100,6 +101,7 @@ class Learner:
     ) -> None:
         check_parts(model, optimizer, loss, seed)
         listed = strategies_of(strategies)
+        check_taught(model, listed)
         if precision != "fp32" and precision not in _AUTOCAST:
             raise ValueError(f"precision {precision!r}; choose fp32, bf16 or fp16")
         if accumulate < 1:

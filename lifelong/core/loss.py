@@ -314,7 +314,7 @@ def nothing_to_learn(batch: Batch, current: int | None) -> NothingLeftToLearn:
 
 
 def hidden_labels(batch: Batch, output: Any) -> LabelOutsideHead | None:
-    """Name the rows whose label has an output that is hidden from their task, as an error.
+    """Name the new rows whose label has an output that is hidden from their task, as an error.
 
     No step can learn away what stands there.
 
@@ -324,23 +324,21 @@ def hidden_labels(batch: Batch, output: Any) -> LabelOutsideHead | None:
         label 0 in row 0 is none of the classes of task 1, where its output is hidden; labels \
 count the classes of all tasks, not those of one (1 row of 2)
     """
-    y = batch.y
+    y = batch.y[: batch.new]
     if not isinstance(output, Tensor) or output.ndim != 2 or y.dtype != torch.int64 or y.ndim != 1:
         return None
-    if int(y.min()) < 0 or int(y.max()) >= output.shape[1]:
+    if not len(y) or int(y.min()) < 0 or int(y.max()) >= output.shape[1]:
         return None
-    bad = output.detach().gather(1, y[:, None]).squeeze(1) == HIDDEN
+    bad = output.detach()[: batch.new].gather(1, y[:, None]).squeeze(1) == HIDDEN
     if batch.weight is not None:
-        bad &= batch.weight > 0
+        bad &= batch.weight[: batch.new] > 0
     rows = bad.nonzero().flatten().tolist()
     if not rows:
         return None
-    label, task = int(y[rows[0]]), int(batch.task[rows[0]])
-    told, of, kind = _told_rows(rows, batch)
     return LabelOutsideHead(
-        f"label {label} in {kind}row {told[0]} is none of the classes of task {task}, where its "
-        "output is hidden; labels count the classes of all tasks, not those of one "
-        f"({len(told)} {kind}row{'s' if len(told) > 1 else ''} of {of})"
+        f"label {int(y[rows[0]])} in row {rows[0]} is none of the classes of task "
+        f"{int(batch.task[rows[0]])}, where its output is hidden; labels count the classes of all "
+        f"tasks, not those of one ({len(rows)} row{'s' if len(rows) > 1 else ''} of {batch.new})"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class AnalyticHead(nn.Module, ABC):
 
     Shapes: (rows, features) to (rows, classes).
     """
+
+    taught_by: ClassVar[str] = "Analytic"
 
     second = False
     """Whether the head needs the moments."""

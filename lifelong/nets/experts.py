@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,8 @@ class Experts(nn.Module):
     values: nn.Parameter
     rest: nn.Parameter
     count: nn.Parameter
+
+    taught_by: ClassVar[str] = "ExpertGate"
 
     def __init__(self, model: nn.Module, inputs: int, *, limit: int = 10, rank: int = 32) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,6 +53,8 @@ class Gated(nn.Module):
     """
 
     slope: Tensor
+
+    taught_by: ClassVar[str] = "HAT"
 
     def __init__(self, backbone: nn.Module, front: nn.Module | None = None) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class Packed(TaskWeights):
         >>> net.free, net.owner0.sum().item()
         (4, 4)
     """
+
+    taught_by: ClassVar[str] = "PackNet"
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)

@@ -69,10 +69,12 @@ class PackNet(Strategy):
         net = packed(learner)
         if self._checked != len(net.ids):
             if net.ids and not net.newest:
+                more = f"prune more than {self.prune:.2f} of each"
+                if self.tasks is not None:
+                    more = f"divide them among more than {self.tasks} tasks from the start"
                 raise NothingLeftToLearn(
                     f"all weights belong to the {len(net.ids) - 1} tasks before task "
-                    f"{net.ids[-1]}; prune more than {self.share(len(net.ids) - 2):.2f} of each, "
-                    "take wider layers, or begin a new model"
+                    f"{net.ids[-1]}; {more}, take wider layers, or begin a new model"
                 )
             self._checked = len(net.ids)
         return batch

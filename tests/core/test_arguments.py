@@ -12,6 +12,7 @@ from lifelong import EWC, Learner, Replay
 from lifelong.core.arguments import device_of, keys_of, strategies_of
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
+from lifelong.nets import MLP, Experts, Gated, LDAHead, Packed
 
 MODEL = net()
 
@@ -139,3 +140,22 @@ def test_type_checkers_let_nothing_more_be_observed():
 def test_consolidation_wants_batches(data, told):
     with pytest.raises(ValueError, match=told):
         learner().consolidate(data)
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        (lambda: Packed(net()), "Packed learns through the strategy PackNet"),
+        (lambda: Gated(MLP(6, hidden=(4,))), "Gated learns through the strategy HAT"),
+        (lambda: Experts(net(), inputs=6, rank=2), "Experts learns through the strategy Expert"),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 5), LDAHead(5, classes=2)),
+            "LDAHead learns through the strategy Analytic",
+        ),
+    ],
+)
+def test_a_network_without_its_strategy_is_refused(model, wanted):
+    made = model()
+    told = r", and the strategies are \[Replay\(.*\)\]; add "
+    with pytest.raises(ValueError, match=wanted + ".*" + told):
+        Learner(made, SGD([p for p in made.parameters() if p.requires_grad], lr=0.1), [Replay(9)])

@@ -55,6 +55,15 @@ def test_a_task_that_finds_nothing_free_is_told_so_and_nothing_changes():
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_more_tasks_than_weights_were_divided_among_are_told_so():
+    learner = learner_of(PackNet(tasks=2), packed)
+    for task in range(2):
+        learn(learner, task, batches_of(2, task=task))
+    learner.begin_task(TaskSpec(2))
+    with pytest.raises(NothingLeftToLearn, match="task 2; divide them among more than 2 tasks"):
+        learner.observe(batches_of(1, task=2)[0])
+
+
 def test_consolidating_in_between_prunes_a_task_once():
     learner = learner_of(PackNet(prune=0.5), packed)
     batches = batches_of(3)
