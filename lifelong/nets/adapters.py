@@ -62,20 +62,44 @@ class Pair(nn.Module):
 class Adapter(nn.Module, ABC):
     """A layer that stays as it is, with sets of parameters beside it that learn.
 
+    Its weight, bias and sizes are those of the layer, for models that read a type or a shape
+    there; what multiplies by such a weight itself goes past the sets.
+
     Args:
-        base: the layer, which is frozen.
+        base: a linear layer, which is frozen.
         sets: see `Sets`; "task" asks the route which set a row has.
         route: shared by all adapters of a model.
+
+    Raises:
+        ValueError: another layer.
     """
 
     rank: int
 
     def __init__(self, base: nn.Module, sets: Sets, route: Route) -> None:
+        found = sizes(base)
+        if found is None:
+            raise ValueError(f"adapters go to linear layers, not {type(base).__name__}")
         super().__init__()
+        self.in_features, self.out_features = found
         self.base = base.requires_grad_(False)
         self.sets: Sets = sets
         self.route = route
         self.pairs = nn.ModuleDict()
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the layer, without the sets."""
+        weight = self.base.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the layer, without the sets."""
+        bias = self.base.bias
+        assert bias is None or isinstance(bias, Tensor)
+        return bias
 
     @abstractmethod
     def new_pair(self) -> Pair:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.core.errors import UnknownTask
-from lifelong.nets.adapters import Adapter, Pair, Sets, adapters, sizes
+from lifelong.nets.adapters import Adapter, Pair, Sets, adapters
 from lifelong.nets.adapting import adapt
 from lifelong.nets.route import Route
 
@@ -47,12 +47,8 @@ class LoRA(Adapter):
         sets: Sets = "shared",
         route: Route | None = None,
     ) -> None:
-        found = sizes(base)
-        if found is None:
-            raise ValueError(f"LoRA goes beside a linear layer, not {type(base).__name__}")
         self._check(rank, alpha)
         super().__init__(base, sets, Route() if route is None else route)
-        self.inputs, self.outputs = found
         self.rank = rank
         self.alpha = float(rank if alpha is None else alpha)
         self._plain: Tensor | None = None
@@ -67,7 +63,7 @@ class LoRA(Adapter):
 
     def new_pair(self) -> Pair:
         """Make a set."""
-        return Pair(self.inputs, self.outputs, self.rank, scale=self.alpha / self.rank)
+        return Pair(self.in_features, self.out_features, self.rank, scale=self.alpha / self.rank)
 
     def seen(self, x: Tensor, y: Tensor) -> Tensor:
         """Look at what goes into the base."""
@@ -108,7 +104,7 @@ class LoRA(Adapter):
         if self._plain is not None:
             raise ValueError("it is merged already; unmerge(model) first")
         weight = self._weight()
-        change = torch.zeros(self.outputs, self.inputs, dtype=weight.dtype, device=weight.device)
+        change = weight.new_zeros(self.out_features, self.in_features)
         for pair in self._merging(task):
             change += pair.scale * (pair.up.weight @ pair.down.weight)
         self._plain, self._merged = weight.clone(), task
@@ -122,9 +118,7 @@ class LoRA(Adapter):
             self._plain = None
 
     def _weight(self) -> Tensor:
-        weight = self.base.weight
-        assert isinstance(weight, Tensor)
-        return weight.detach()
+        return self.weight.detach()
 
     def _merging(self, task: int | None) -> list[Pair]:
         if (task is None) == (self.sets == "task"):

@@ -244,6 +244,17 @@ def test_encoders_of_torch_are_adapted_whole(batch_first):
     assert len(adapted) == 2 * 6
 
 
+@pytest.mark.parametrize("add", KINDS)
+def test_a_layer_that_is_adapted_shows_its_weight_bias_and_sizes(add):
+    plain = nn.Linear(4, 3)
+    layer = add(nn.Sequential(plain, nn.Linear(3, 2, bias=False)), head=False)
+    assert layer[0].weight is plain.weight
+    assert layer[0].bias is plain.bias
+    assert layer[1].bias is None
+    assert [(part.in_features, part.out_features) for part in layer] == [(4, 3), (3, 2)]
+    assert {*layer.state_dict()} == {*dict(layer.named_parameters())}
+
+
 def test_running_statistics_stay_and_dropout_goes_on():
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2))
     learner_model = add_lora(model, rank=1).train()

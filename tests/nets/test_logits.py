@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Adam
 
 from lifelong import EWC, Batch, Learner, Replay
-from lifelong.nets import Logits, LoRA, add_lora
+from lifelong.nets import Logits, LoRA, add_bottlenecks, add_lora
 
 WHY = "pip install 'lifelong[hf]' brings it"
 
@@ -86,6 +86,17 @@ def test_a_model_of_transformers_learns_whole_and_with_lora():
     learned(model)
 
 
+def test_t5_reads_the_weight_of_a_layer_that_is_adapted():
+    transformers = pytest.importorskip("transformers", reason=WHY)
+    config = transformers.T5Config(
+        vocab_size=9, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, num_labels=2
+    )
+    config.decoder_start_token_id = 0
+    for add in (add_lora, add_bottlenecks):
+        model = add(Logits(transformers.T5EncoderModel(config), "last_hidden_state"), head=False)
+        assert model(**batch().x).shape == (2, 3, 8)
+
+
 def test_gpt2_keeps_inputs_first_and_is_adapted():
     transformers = pytest.importorskip("transformers", reason=WHY)
     config = transformers.GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, n_positions=8)
@@ -93,7 +104,7 @@ def test_gpt2_keeps_inputs_first_and_is_adapted():
     torch.manual_seed(0)
     gpt2 = transformers.GPT2ForSequenceClassification(config)
     model = add_lora(Logits(gpt2), rank=2, match="c_attn")
-    assert [m.inputs for m in model.modules() if isinstance(m, LoRA)] == [8]
+    assert [m.in_features for m in model.modules() if isinstance(m, LoRA)] == [8]
     learned(model)
 
 
