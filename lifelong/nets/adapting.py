@@ -25,7 +25,8 @@ def adapt(
     """Freeze a model but for its head, and put adapters in the place of its linear layers.
 
     Raises:
-        ValueError: no layer is there or matches, it has adapters already, or sets are unknown.
+        ValueError: no layer is there or matches, it has adapters already, sets are unknown, or
+            what the head learns is tied to the rest.
     """
     if sets not in ("shared", "summed", "task"):
         raise ValueError(f"sets is {sets!r}; choose 'shared', 'summed' or 'task'")
@@ -35,6 +36,7 @@ def adapt(
     kept = set() if own is None else set(own.modules())
     learning = set() if own is None else {p for p in own.parameters() if p.requires_grad}
     chosen = _chosen(model, kept, match)
+    _check_untied(model, kept, learning)
     if sets == "task" and any(getattr(m, "batch_first", True) is False for m in model.modules()):
         raise ValueError(
             "sets by task need rows first; make the attention with batch_first=True, or take "
@@ -105,6 +107,15 @@ def _chosen(model: nn.Module, kept: set[nn.Module], match: str | None) -> list[n
             f"{told}; adapters need one"
         )
     return chosen
+
+
+def _check_untied(model: nn.Module, kept: set[nn.Module], learning: set[nn.Parameter]) -> None:
+    for name, module in model.named_modules():
+        if module not in kept and not learning.isdisjoint(module.parameters(recurse=False)):
+            raise ValueError(
+                f"{name} has a weight of the head (they are tied) and would learn with it, though "
+                "it is to stay as it is; take head=False, which freezes and adapts the head, too"
+            )
 
 
 def _replace(root: nn.Module, made: dict[Any, Any]) -> None:

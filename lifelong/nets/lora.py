@@ -193,7 +193,8 @@ def merge(model: nn.Module, task: int | None = None) -> None:
         task: whose set to add, where each task has its own; all rows are then answered by it.
 
     Raises:
-        ValueError: a model without LoRA, one that is merged, or a task that is not named.
+        ValueError: a model without LoRA, one that is merged, a task that is not named, or a weight
+            that another module has, too (tied), which would change with it.
         UnknownTask: a task without a set; nothing is changed.
 
     Example:
@@ -203,6 +204,7 @@ def merge(model: nn.Module, task: int | None = None) -> None:
     """
     layers = _layers(model)
     layers[0]._merging(task)
+    _check_untied(model, layers)
     for layer in layers:
         layer.merge(task)
 
@@ -224,3 +226,16 @@ def _layers(model: nn.Module) -> list[LoRA]:
     if not found:
         raise ValueError(f"{type(model).__name__} has no LoRA; add_lora(model) first")
     return found
+
+
+def _check_untied(model: nn.Module, layers: list[LoRA]) -> None:
+    own = {layer.weight: layer.base for layer in layers}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if own.get(parameter, module) is not module:
+                raise ValueError(
+                    f"{name} has the very weight that a LoRA would be merged into (they are tied), "
+                    "and would change with it; give it a copy: "
+                    "weight = nn.Parameter(weight.detach().clone()), or leave the layer without "
+                    "LoRA: add_lora(model, match=...)"
+                )

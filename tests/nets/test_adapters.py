@@ -291,6 +291,20 @@ def test_what_cannot_be_adapted_is_refused(use, told):
         use()
 
 
+@pytest.mark.parametrize("add", KINDS)
+def test_a_head_whose_weight_is_that_of_a_frozen_layer_is_refused(add):
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
+    model[2].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"0 has a weight of the head .*take head=False"):
+        add(model)
+    assert all(p.requires_grad for p in model.parameters())
+    adapted = add(model, head=False)
+    assert not adapted[0].weight.requires_grad
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
+    model[2].weight = model[0].weight.requires_grad_(False)
+    add(model)  # only the bias of the head learns
+
+
 def test_a_task_without_a_set_is_refused_by_name():
     model = stirred(add_lora(mlp(), rank=2, sets="task"))
     with pytest.raises(UnknownTask, match=r"task 7, 9 has no adapters here.*\[0, 1, 3\]"):

@@ -75,6 +75,33 @@ def test_merged_it_refuses_what_would_be_wrong():
         merge(nn.Linear(2, 2))
 
 
+class Tied(nn.Module):
+    """A model of language whose last layer has the weight of its embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.layer, self.out = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, x):
+        return self.out(self.layer(self.embedding(x)))
+
+
+def test_a_weight_that_another_module_has_is_not_merged_into():
+    model = stirred(add_lora(Tied(), rank=2, head=False)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"embedding has the very weight .*give it a copy"):
+        merge(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    x = torch.arange(5)
+    told = model(x)
+    model.embedding.weight = nn.Parameter(model.embedding.weight.detach().clone())
+    merge(model)
+    torch.testing.assert_close(model(x), told)
+    without = stirred(add_lora(Tied(), rank=2, head=False, match="layer"))
+    merge(without)
+
+
 def test_overlap_is_that_of_the_newest_with_all_before():
     torch.manual_seed(0)
     layer = LoRA(nn.Linear(6, 3), rank=2, sets="summed")
