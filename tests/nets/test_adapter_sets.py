@@ -94,10 +94,15 @@ def test_another_width_a_missing_part_and_no_set_at_all_are_refused():
 
 def test_tasks_must_be_named_where_each_has_a_set():
     routed, shared = add_lora(mlp(), rank=2, sets="task"), add_lora(mlp(), rank=2)
-    with pytest.raises(UnknownTask, match="task 5 has a set here"):
+    with pytest.raises(UnknownTask, match=r"task 5 has no set here; .* tasks \(none yet\)$"):
         adapter_state(routed, 5)
-    with pytest.raises(UnknownTask, match="no task has a set"):
-        adapter_state(stirred(routed))
+    stirred(routed)
+    with pytest.raises(UnknownTask, match="task 5 has no set here; .* tasks 0, 3, 1$"):
+        adapter_state(routed, 5)
+    with pytest.raises(UnknownTask, match="no task is named, .* tasks 0, 3, 1: name one$"):
+        adapter_state(routed)
+    with pytest.raises(UnknownTask, match="task 5 has no set of its own: all tasks share one"):
+        adapter_state(shared, 5)
     with pytest.raises(ValueError, match="one set that all tasks share"):
         load_adapter_state(shared, adapter_state(shared), 0)
     with pytest.raises(ValueError, match="has no adapters"):
