@@ -42,10 +42,11 @@ def adapt(
             "sets by task need rows first; make the attention with batch_first=True, or take "
             'sets="shared"'
         )
+    parted = {m: Attention.of(m) for m in chosen if isinstance(m, nn.MultiheadAttention)}
     for parameter in model.parameters():
         parameter.requires_grad_(parameter in learning)
     root = nn.ModuleDict({"model": model})
-    _replace(root, {m: Attention.of(m) for m in chosen if isinstance(m, nn.MultiheadAttention)})
+    _replace(root, {m: attention.requires_grad_(False) for m, attention in parted.items()})
     route = Route()
     layers = {m for name, m in _linear(root["model"]) if m not in kept and _fits(match, name)}
     _replace(root, {m: make(m, route) for m in layers})

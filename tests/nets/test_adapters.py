@@ -305,6 +305,23 @@ def test_a_head_whose_weight_is_that_of_a_frozen_layer_is_refused(add):
     add(model)  # only the bias of the head learns
 
 
+def test_what_is_refused_is_as_it_was():
+    plain = nn.Linear(4, 4)
+    model = nn.ModuleDict({"first": plain, "odd": nn.MultiheadAttention(4, 2, add_bias_kv=True)})
+    with pytest.raises(ValueError, match="add_bias_kv"):
+        add_lora(model, head=False)
+    assert all(p.requires_grad for p in model.parameters())
+    assert model["first"] is plain
+
+
+def test_what_does_not_match_in_the_attention_of_torch_is_frozen():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = add_lora(layer, rank=2, match="query|value", head=False)
+    free = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(free) == 4
+    assert all(".pairs." in name for name in free)
+
+
 def test_a_task_without_a_set_is_refused_by_name():
     model = stirred(add_lora(mlp(), rank=2, sets="task"))
     with pytest.raises(UnknownTask, match=r"task 7, 9 has no adapters here.*\[0, 1, 3\]"):
