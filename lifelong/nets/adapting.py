@@ -20,19 +20,21 @@ def adapt(
     *,
     match: str | None,
     sets: Sets,
-    head: bool,
+    head: bool | str,
 ) -> nn.Module:
     """Freeze a model but for its head, and put adapters in the place of its linear layers.
 
     Raises:
         ValueError: no layer is there or matches, it has adapters already, sets are unknown, or
-            what the head learns is tied to the rest.
+            what the head learns is tied to the rest; or there is no such head, or match is no
+            regular expression.
     """
     if sets not in ("shared", "summed", "task"):
         raise ValueError(f"sets is {sets!r}; choose 'shared', 'summed' or 'task'")
     if any(adapters(model)):
         raise ValueError(f"this {type(model).__name__} has adapters already; give a plain model")
-    own = head_of(model) if head else None
+    _check_match(match)
+    own = _head(model, head)
     kept = set() if own is None else set(own.modules())
     learning = set() if own is None else {p for p in own.parameters() if p.requires_grad}
     chosen = _chosen(model, kept, match)
@@ -80,6 +82,33 @@ class Still(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
+def _head(model: nn.Module, head: bool | str) -> nn.Module | None:
+    """Find what goes on learning: by its name, or as `head_of` does; None where nothing shall."""
+    if not any(sizes(m) or isinstance(m, nn.MultiheadAttention) for m in model.modules()):
+        raise ValueError(f"{type(model).__name__} has no linear layer; adapters need one")
+    if head is False:
+        return None
+    last = ", ".join([name for name, _ in _linear(model)][-8:])
+    try:
+        return model.get_submodule(head) if isinstance(head, str) else head_of(model)
+    except (AttributeError, ValueError):
+        told = f"head is {head!r}, and {type(model).__name__} has no such module"
+        raise ValueError(
+            f"{told}; name another (its last linear layers: {last}), or take head=False, so that "
+            "nothing of the base learns"
+        ) from None
+
+
+def _check_match(match: str | None) -> None:
+    try:
+        re.compile(match or "")
+    except re.error as error:
+        raise ValueError(
+            f"match is {match!r}, which is no regular expression ({error}); escape what stands for "
+            "itself: re.escape(name)"
+        ) from None
+
+
 def _linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, m) for name, m in model.named_modules() if sizes(m) is not None)
 
@@ -102,11 +131,10 @@ def _chosen(model: nn.Module, kept: set[nn.Module], match: str | None) -> list[n
     found = {name: module for name, module in found.items() if module not in kept}
     chosen = [module for name, module in found.items() if _fits(match, name)]
     if not chosen:
-        told = f"; its layers: {', '.join([*found][:8])}" if found else " beside its head"
-        raise ValueError(
-            f"{type(model).__name__} has no linear layer{f' that matches {match!r}' * bool(match)}"
-            f"{told}; adapters need one"
-        )
+        told = "beside its head; take head=False, which adapts the head, too"
+        if found:
+            told = f"that matches {match!r}; its layers: {', '.join([*found][:8])}"
+        raise ValueError(f"{type(model).__name__} has no linear layer {told}")
     return chosen
 
 

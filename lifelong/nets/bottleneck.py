@@ -64,7 +64,7 @@ def add_bottlenecks(
     *,
     match: str | None = None,
     sets: Sets = "shared",
-    head: bool = True,
+    head: bool | str = True,
 ) -> nn.Module:
     """Freeze a model and put a `Bottleneck` in the place of its linear layers; changed in place.
 

@@ -147,7 +147,7 @@ def add_lora(
     alpha: float | None = None,
     match: str | None = None,
     sets: Sets = "shared",
-    head: bool = True,
+    head: bool | str = True,
 ) -> nn.Module:
     """Freeze a model and put a `LoRA` in the place of its linear layers; changed in place.
 
@@ -162,14 +162,16 @@ def add_lora(
         sets: "shared": one for all tasks. "summed": each task brings one, all are added up, and
             earlier ones are frozen. "task": each task brings one, and each row of a batch gets
             its own task's; the base alone where that is not known.
-        head: whether the head (`lifelong.core.features.head_of`) goes on learning as it is.
+        head: whether the head goes on learning as it is. It is the model's attribute `head`, else
+            the last linear layer in the order of definition, which need not be the last that is
+            run: where it is not, name the module, such as "model.classifier".
 
     Returns:
         The model; with sets="task", inside a `Routed` that wants the task.
 
     Raises:
         ValueError: no layer is there or matches, a rank or alpha that is not positive, unknown
-            sets, or a model with adapters.
+            sets, a model with adapters, no such head, or one whose weight a frozen layer has, too.
 
     Example:
         >>> from lifelong.nets import MLP, Classifier
@@ -223,6 +225,11 @@ def check_rank(rank: int) -> None:
 
 def _layers(model: nn.Module) -> list[LoRA]:
     found = [layer for _, layer in adapters(model) if isinstance(layer, LoRA)]
+    if not found and any(adapters(model)):
+        raise ValueError(
+            f"{type(model).__name__} has bottlenecks, which are no part of a weight and cannot be "
+            "merged; predict with the model as it is, or learn with add_lora(model) instead"
+        )
     if not found:
         raise ValueError(f"{type(model).__name__} has no LoRA; add_lora(model) first")
     return found

@@ -97,9 +97,9 @@ def test_tasks_must_be_named_where_each_has_a_set():
     with pytest.raises(UnknownTask, match=r"task 5 has no set here; .* tasks \(none yet\)$"):
         adapter_state(routed, 5)
     stirred(routed)
-    with pytest.raises(UnknownTask, match="task 5 has no set here; .* tasks 0, 3, 1$"):
+    with pytest.raises(UnknownTask, match=r"task 5 has no set here; .* tasks 0, 3, 1$"):
         adapter_state(routed, 5)
-    with pytest.raises(UnknownTask, match="no task is named, .* tasks 0, 3, 1: name one$"):
+    with pytest.raises(UnknownTask, match=r"no task is named, .* tasks 0, 3, 1: name one$"):
         adapter_state(routed)
     with pytest.raises(UnknownTask, match="task 5 has no set of its own: all tasks share one"):
         adapter_state(shared, 5)

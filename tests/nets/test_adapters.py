@@ -24,6 +24,7 @@ from lifelong.nets import (
     add_bottlenecks,
     add_lora,
 )
+from lifelong.nets.adapters import Adapter
 
 KINDS = [partial(add_lora, rank=2, alpha=3.0), partial(add_bottlenecks, rank=2)]
 
@@ -276,6 +277,10 @@ def test_a_layer_that_is_used_twice_is_adapted_once():
     [
         (lambda: add_lora(nn.Sequential(nn.ReLU())), "no linear layer"),
         (lambda: add_lora(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(2, 2))), "beside its head"),
+        (lambda: add_lora(nn.Linear(2, 2)), "beside its head; take head=False"),
+        (lambda: add_lora(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())), "no linear layer; adapt"),
+        (lambda: add_lora(mlp(), match="("), r"match is '\('.*re\.escape"),
+        (lambda: add_lora(mlp(), head="tail"), "head is 'tail', .*layers.0, backbone.layers.2"),
         (lambda: add_lora(mlp(), match="query"), "matches 'query'; its layers: backbone.layers.0"),
         (lambda: add_lora(mlp(), rank=0), "rank is 0"),
         (lambda: add_lora(mlp(), rank=2.0), "rank is 2.0"),
@@ -303,6 +308,30 @@ def test_a_head_whose_weight_is_that_of_a_frozen_layer_is_refused(add):
     model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
     model[2].weight = model[0].weight.requires_grad_(False)
     add(model)  # only the bias of the head learns
+
+
+class Reversed(nn.Module):
+    """A model that runs its layers in another order than it defines them in."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.layer = nn.Linear(4, 2), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.out(self.layer(x))
+
+
+@pytest.mark.parametrize("add", KINDS)
+def test_a_head_may_be_named(add):
+    by_rule, by_name = add(Reversed()), add(Reversed(), head="out")
+    assert isinstance(by_rule.out, Adapter)
+    assert type(by_rule.layer) is type(by_name.out) is nn.Linear
+    assert isinstance(by_name.layer, Adapter)
+    free = [name for name, p in by_name.named_parameters() if p.requires_grad]
+    assert {name.split(".")[0] for name in free if "pairs" not in name} == {"out"}
+    inner = add(nn.Sequential(Reversed(), nn.Linear(2, 2)), head="0.layer")
+    assert type(inner[0].layer) is nn.Linear
+    assert isinstance(inner[1], Adapter)
 
 
 def test_what_is_refused_is_as_it_was():

@@ -6,7 +6,7 @@ from adapted_models import INPUTS, mixed, mlp, stirred, transformer
 from torch import nn
 
 from lifelong.core.errors import UnknownTask
-from lifelong.nets import LoRA, add_lora, merge, unmerge
+from lifelong.nets import LoRA, add_bottlenecks, add_lora, merge, unmerge
 
 
 class Conv1D(nn.Module):
@@ -73,6 +73,8 @@ def test_merged_it_refuses_what_would_be_wrong():
         model.state_dict()
     with pytest.raises(ValueError, match="has no LoRA"):
         merge(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"has bottlenecks, .* cannot be merged"):
+        merge(add_bottlenecks(mlp()))
 
 
 class Tied(nn.Module):
