@@ -79,7 +79,7 @@ model with the same adapters
             f"{'one set that all tasks share' if shared else 'a set for each task: name it'}"
         )
     for path, layer in found.items():
-        if task is not None:
+        if task is not None and str(task) not in layer.pairs:
             layer.grow(TaskSpec(task))
         layer.pairs[_name(task)].load_state_dict(state["layers"][path])
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lifelong.core.features import head_of
 from lifelong.core.forward import wants_task
 from lifelong.core.task import TaskSpec
+from lifelong.nets.by_task import is_newest
 from lifelong.nets.route import Route
 
 Sets = Literal["shared", "summed", "task"]
@@ -115,11 +116,18 @@ class Adapter(nn.Module, ABC):
             self._add("shared")
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
-        """Add a set for the task; where sets are summed, the earlier ones are frozen."""
-        if self.sets == "shared" or str(task.id) in self.pairs:
+        """Add a set for the task; where sets are summed, the earlier ones are frozen.
+
+        Raises:
+            ValueError: sets are summed, and the task's is frozen since a later one began.
+        """
+        if self.sets == "shared":
             return []
-        if self.sets == "summed":
-            self.pairs.requires_grad_(False)
+        if self.sets == "task":
+            return [] if str(task.id) in self.pairs else self._add(str(task.id))
+        if is_newest([int(id) for id in self.pairs], task):
+            return []
+        self.pairs.requires_grad_(False)
         return self._add(str(task.id))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,6 +30,13 @@ def test_a_set_goes_through_a_file_to_another_task(add, make, tmp_path):
     assert (tmp_path / "set.safetensors").stat().st_size < 10_000
 
 
+def test_a_frozen_set_can_be_put_back():
+    model = stirred(add_lora(mlp(), rank=2, sets="summed"))
+    before = adapter_state(model, 1)["layers"]["backbone.layers.0"]["up.weight"]
+    load_adapter_state(model, adapter_state(model, 1), 0)
+    assert torch.equal(adapter_state(model, 0)["layers"]["backbone.layers.0"]["up.weight"], before)
+
+
 def test_a_set_that_is_taken_out_is_a_copy():
     model = stirred(add_lora(mlp(), rank=2))
     state = adapter_state(model)
