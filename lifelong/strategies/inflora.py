@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.core.batch import Batch
+from lifelong.core.errors import NothingLeftToLearn
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.core.undisturbed import undisturbed
@@ -43,6 +44,7 @@ class InfLoRA(Strategy):
     Raises:
         ValueError: a threshold out of range, or no rows; while learning, a model without summed
             LoRA.
+        NothingLeftToLearn: from a step, when past inputs leave no layer a direction.
 
     Example:
         >>> InfLoRA(threshold=0.95).basis
@@ -64,8 +66,14 @@ class InfLoRA(Strategy):
 
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
-        """Find layers without sets before a step is taken."""
-        _layers(learner)
+        """Find layers without sets, or without room for one, before a step is taken."""
+        layers = _layers(learner)
+        if all(self._is_full(name, layer) for name, layer in layers.items()):
+            raise NothingLeftToLearn(
+                f"the inputs of earlier tasks fill every layer ({', '.join(layers)}), so the newest "
+                f"sets can learn nothing; take a lower threshold than {self.threshold}, wider "
+                "layers, or merge(model) and begin anew"
+            )
 
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch, output: object) -> None:
@@ -100,6 +108,12 @@ class InfLoRA(Strategy):
             self.before[name] = 0 if held is None else self._past(name, newest).shape[1]
             self.newest[name] = newest
             self.basis[name] = extended_basis(square, held, self.threshold)
+
+    def _is_full(self, name: str, layer: LoRA) -> bool:
+        if name not in self.basis:
+            return False
+        past = self._past(name, _newest(layer))
+        return past.shape[1] >= past.shape[0]
 
     def _past(self, name: str, newest: str | None) -> Tensor:
         """Give the directions of a layer that are not from the newest set's own task."""

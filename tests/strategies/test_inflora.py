@@ -7,6 +7,7 @@ from strategy_models import batches_of, growing, learn, learner_of
 from torch.optim import Adam
 
 from lifelong import InfLoRA, TaskSpec
+from lifelong.core.errors import NothingLeftToLearn
 from lifelong.core.features import tapped
 from lifelong.nets import MLP, Classifier, GrowingHead, LoRA, add_lora
 
@@ -105,6 +106,22 @@ def test_rows_that_are_looked_at_are_drawn_from_the_whole_task():
     assert basis.shape[1] == 4  # both planes, which the first batches alone would not show
 
 
+def test_where_past_inputs_leave_no_direction_it_says_so():
+    learner = learner_of(InfLoRA(1.0), wide)
+    past, new = [batch for task in range(3) for batch in flat(4, task)], next(flat(1, 1))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    learner.observe(new)
+    learner.consolidate(past)
+    learner.observe(new)  # they are its own
+    learner.end_task(past)
+    learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+    before = down_of(learner).clone()
+    with pytest.raises(NothingLeftToLearn, match=r"fill every layer .* lower threshold than 1.0"):
+        learner.observe(new)
+    assert torch.equal(down_of(learner), before)
+    assert learner.steps == 2
+
+
 def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="threshold is 0"):
         InfLoRA(0)
@@ -120,4 +137,4 @@ def test_wrong_use_is_refused():
 
 @pytest.mark.parametrize("check", NAMES)
 def test_it_keeps_every_promise_with_replay(check, monkeypatch):
-    check_with_replay(monkeypatch, check, lambda: InfLoRA(0.9))
+    check_with_replay(monkeypatch, check, lambda: InfLoRA(0.7))
