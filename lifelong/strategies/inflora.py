@@ -70,9 +70,8 @@ class InfLoRA(Strategy):
         layers = _layers(learner)
         if all(self._is_full(name, layer) for name, layer in layers.items()):
             raise NothingLeftToLearn(
-                f"the inputs of earlier tasks fill every layer ({', '.join(layers)}), so the newest "
-                f"sets can learn nothing; take a lower threshold than {self.threshold}, wider "
-                "layers, or merge(model) and begin anew"
+                f"the inputs of earlier tasks fill every layer ({', '.join(layers)}), so new sets "
+                f"can learn nothing; take a lower threshold than {self.threshold}, or wider layers"
             )
 
     @torch.no_grad()
