@@ -1,6 +1,7 @@
 """Models of transformers and peft as they are; without the extra `hf` these are left out."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.optim import Adam
 
 from lifelong import EWC, Batch, Learner, Replay
+from lifelong.core.loss import cross_entropy
 from lifelong.nets import Logits, LoRA, add_bottlenecks, add_lora
 
 WHY = "pip install 'lifelong[hf]' brings it"
@@ -58,6 +60,19 @@ def test_a_part_that_is_not_there_is_refused():
         Logits(Model(), "scores")(**batch().x)
     with pytest.raises(ValueError, match="no tensor 'logits' but Tensor"):
         Logits(nn.Linear(2, 2))(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, nn.CrossEntropyLoss()])
+def test_a_model_without_it_is_told_of_it(loss):
+    model = Model()
+    learner = Learner(model, Adam(model.parameters()), [Replay(8)], loss=loss)
+    told = r"returns a Output, .*lifelong\.nets\.Logits\(model"
+    for rows in (batch(), replace(batch(), weight=torch.ones(2))):
+        with pytest.raises(ValueError, match=told):
+            learner.observe(rows)
+    with pytest.raises(ValueError, match=told):
+        learner.predict(batch().x)
+    assert learner.steps == 0
 
 
 def tiny():
