@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,13 +132,20 @@ class LoRA(Adapter):
             raise UnknownTask(f"task {task} has no set here; there are {[*self.pairs]}")
         return [pair for name in names if isinstance(pair := self.pairs[name], Pair)]
 
-    def _save_to_state_dict(self, *args: object, **named: object) -> None:
+    def _save_to_state_dict(self, *args: Any, **named: Any) -> None:
+        self._check_unmerged()
+        super()._save_to_state_dict(*args, **named)
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        self._check_unmerged()
+        super()._load_from_state_dict(*args, **named)
+
+    def _check_unmerged(self) -> None:
         if self._plain is not None:
             raise ValueError(
-                "the state of a merged model would be taken for an unmerged one; unmerge(model) "
-                "before saving"
+                "the model is merged, and a merged state would be taken for an unmerged one, or "
+                "the other way round; unmerge(model) before saving or loading"
             )
-        super()._save_to_state_dict(*args, **named)
 
 
 def add_lora(

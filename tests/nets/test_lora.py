@@ -4,7 +4,9 @@ import pytest
 import torch
 from adapted_models import INPUTS, mixed, mlp, stirred, transformer
 from torch import nn
+from torch.optim import Adam
 
+from lifelong import Learner
 from lifelong.core.errors import UnknownTask
 from lifelong.nets import LoRA, add_bottlenecks, add_lora, merge, unmerge
 
@@ -75,6 +77,24 @@ def test_merged_it_refuses_what_would_be_wrong():
         merge(nn.Linear(2, 2))
     with pytest.raises(ValueError, match=r"has bottlenecks, .* cannot be merged"):
         merge(add_bottlenecks(mlp()))
+
+
+def test_a_merged_model_takes_no_state():
+    model = stirred(add_lora(mlp(), rank=2)).eval()
+    learner = Learner(model, Adam(model.parameters()))
+    plain, state = copy.deepcopy(model.eval().state_dict()), learner.state_dict()
+    x = torch.randn(5, 6)
+    before = model(x)
+    merge(model)
+    for load in (lambda: model.load_state_dict(plain), lambda: learner.load_state_dict(state)):
+        with pytest.raises(ValueError, match=r"the model is merged, .*unmerge\(model\)") as found:
+            load()
+        assert "damaged" not in str(found.value)
+        torch.testing.assert_close(model(x), before)
+    unmerge(model)
+    model.load_state_dict(plain)
+    learner.load_state_dict(state)
+    assert torch.equal(model(x), before)
 
 
 class Tied(nn.Module):
