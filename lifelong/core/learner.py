@@ -31,6 +31,7 @@ from lifelong.core.guard import Guard
 from lifelong.core.loss import (
     RowLoss,
     bad_rows,
+    checked_output,
     cross_entropy,
     explain_non_finite,
     mean_loss,
@@ -337,7 +338,7 @@ class Learner:
         query = Batch.of(x, torch.zeros(count), task)
         with evaluating(self.model), torch.no_grad(), self.random.kept(), self.autocast():
             parts = [self.output(query.rows(slice(i, i + rows))) for i in range(0, count, rows)]
-        return torch.cat(parts)
+        return torch.cat([checked_output(part) for part in parts])
 
     def grown(self) -> None:
         """Look at the model again after modules have been added to it."""
@@ -389,6 +390,7 @@ class Learner:
         Raises:
             StateMismatch: keys are missing, unknown or misshaped, the strategies are others, or
                 tasks differ; the learner is as it was.
+            ValueError: the model takes no state now, as when it is merged.
         """
         restore.fill(self, state)
 

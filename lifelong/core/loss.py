@@ -48,6 +48,7 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
         (rows,) losses.
 
     Raises:
+        ValueError: the output is no tensor.
         LabelOutsideHead: a label is not one of the classes. On a GPU such a row's loss is NaN
             instead, so that nothing has to wait for the device; the learner then raises.
 
@@ -56,6 +57,7 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
         tensor([1.3863, 1.3863])
     """
     y = batch.y
+    output = checked_output(output)
     if y.is_cuda:
         inside = (y >= 0) & (y < output.shape[1])
         rows = F.cross_entropy(output.float(), torch.where(inside, y, 0), reduction="none")
@@ -88,7 +90,8 @@ def mean_loss(loss: RowLoss, output: Any, batch: Batch) -> Tensor:
         >>> mean_loss(cross_entropy, torch.zeros(2, 4), batch)
         tensor(1.3863)
     """
-    if loss is not cross_entropy or batch.y.is_cuda or output.ndim != 2:
+    fast = loss is cross_entropy and isinstance(output, Tensor) and output.ndim == 2
+    if not fast or batch.y.is_cuda:
         return reduce(loss(output, batch), batch)
     if batch.weight is None:
         return _entropy(output, batch, "mean")
@@ -107,6 +110,25 @@ def _counting(batch: Batch) -> int:
     count = int(np.count_nonzero(values))
     alike = count > 0 and values[0] != 0 and bool((values[:count] == values[0]).all())
     return count if alike else 0
+
+
+def checked_output(output: Any) -> Tensor:
+    """Give a model's output back if it is a tensor, else raise `ValueError`.
+
+    Example:
+        >>> checked_output({"logits": torch.zeros(2, 4)})
+        Traceback (most recent call last):
+        ...
+        ValueError: the model returns a dict, and a tensor is needed; name the part to learn from: \
+lifelong.nets.Logits(model, output="logits"), or give a loss(output, batch) of your own
+    """
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"the model returns a {type(output).__name__}, and a tensor is needed; name the part "
+            'to learn from: lifelong.nets.Logits(model, output="logits"), or give a '
+            "loss(output, batch) of your own"
+        )
+    return output
 
 
 def check_labels(output: Tensor, y: Tensor) -> None:
@@ -227,6 +249,7 @@ def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> 
 
 
 def _torch_rows(loss: Callable[..., Tensor], whole: bool, output: Tensor, batch: Batch) -> Tensor:
+    output = checked_output(output)
     classes = isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and batch.y.dtype == torch.int64
     if classes and not batch.y.is_cuda:  # to look there would stall it at every step
         _check_labels(output, batch)

@@ -55,6 +55,7 @@ def fill(learner: Learner, state: State) -> None:
             f"a state is a dict, received an object of type {type(state).__name__}; give what "
             "state_dict() gave, or read a file: Learner.load(path, model, optimizer, strategies)"
         )
+    learner.model.state_dict()  # a model that has none to give now says why; no state is at fault
     try:
         tasks = _check_frame(learner, state)
         with learner.random.kept():

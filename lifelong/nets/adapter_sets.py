@@ -37,10 +37,7 @@ def adapter_state(model: nn.Module, task: int | None = None) -> State:
     layers = {}
     for path, layer in found.items():
         if name not in layer.pairs:
-            raise UnknownTask(
-                f"{f'task {task}' if task is not None else 'no task'} has a set here; there are "
-                f"sets for {[*layer.pairs]}"
-            )
+            raise _no_set(task, layer)
         state = layer.pairs[name].state_dict()
         layers[path] = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
     return {**_kind(found), "layers": layers}
@@ -82,7 +79,7 @@ model with the same adapters
             f"{'one set that all tasks share' if shared else 'a set for each task: name it'}"
         )
     for path, layer in found.items():
-        if task is not None:
+        if task is not None and str(task) not in layer.pairs:
             layer.grow(TaskSpec(task))
         layer.pairs[_name(task)].load_state_dict(state["layers"][path])
 
@@ -123,6 +120,15 @@ def _adapters(model: nn.Module) -> dict[str, Adapter]:
 
 def _name(task: int | None) -> str:
     return "shared" if task is None else str(task)
+
+
+def _no_set(task: int | None, layer: Adapter) -> UnknownTask:
+    if layer.sets == "shared":
+        return UnknownTask(f"task {task} has no set of its own: all tasks share one; name no task")
+    told = f"there are sets for the tasks {', '.join(layer.pairs) or '(none yet)'}"
+    if task is None:
+        return UnknownTask(f"no task is named, and each has a set of its own; {told}: name one")
+    return UnknownTask(f"task {task} has no set here; {told}")
 
 
 def _kind(found: dict[str, Adapter]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lifelong.core.features import head_of
 from lifelong.core.forward import wants_task
 from lifelong.core.task import TaskSpec
+from lifelong.nets.by_task import is_newest
 from lifelong.nets.route import Route
 
 Sets = Literal["shared", "summed", "task"]
@@ -62,20 +63,44 @@ class Pair(nn.Module):
 class Adapter(nn.Module, ABC):
     """A layer that stays as it is, with sets of parameters beside it that learn.
 
+    Its weight, bias and sizes are those of the layer, for models that read a type or a shape
+    there; what multiplies by such a weight itself goes past the sets.
+
     Args:
-        base: the layer, which is frozen.
+        base: a linear layer, which is frozen.
         sets: see `Sets`; "task" asks the route which set a row has.
         route: shared by all adapters of a model.
+
+    Raises:
+        ValueError: another layer.
     """
 
     rank: int
 
     def __init__(self, base: nn.Module, sets: Sets, route: Route) -> None:
+        found = sizes(base)
+        if found is None:
+            raise ValueError(f"adapters go to linear layers, not {type(base).__name__}")
         super().__init__()
+        self.in_features, self.out_features = found
         self.base = base.requires_grad_(False)
         self.sets: Sets = sets
         self.route = route
         self.pairs = nn.ModuleDict()
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of the layer, without the sets."""
+        weight = self.base.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the layer, without the sets."""
+        bias = self.base.bias
+        assert bias is None or isinstance(bias, Tensor)
+        return bias
 
     @abstractmethod
     def new_pair(self) -> Pair:
@@ -91,11 +116,18 @@ class Adapter(nn.Module, ABC):
             self._add("shared")
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
-        """Add a set for the task; where sets are summed, the earlier ones are frozen."""
-        if self.sets == "shared" or str(task.id) in self.pairs:
+        """Add a set for the task; where sets are summed, the earlier ones are frozen.
+
+        Raises:
+            ValueError: sets are summed, and the task's is frozen since a later one began.
+        """
+        if self.sets == "shared":
             return []
-        if self.sets == "summed":
-            self.pairs.requires_grad_(False)
+        if self.sets == "task":
+            return [] if str(task.id) in self.pairs else self._add(str(task.id))
+        if is_newest([int(id) for id in self.pairs], task):
+            return []
+        self.pairs.requires_grad_(False)
         return self._add(str(task.id))
 
     def forward(self, x: Tensor) -> Tensor:

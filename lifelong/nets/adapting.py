@@ -20,30 +20,35 @@ def adapt(
     *,
     match: str | None,
     sets: Sets,
-    head: bool,
+    head: bool | str,
 ) -> nn.Module:
     """Freeze a model but for its head, and put adapters in the place of its linear layers.
 
     Raises:
-        ValueError: no layer is there or matches, it has adapters already, or sets are unknown.
+        ValueError: no layer is there or matches, it has adapters already, sets are unknown, or
+            what the head learns is tied to the rest; or there is no such head, or match is no
+            regular expression.
     """
     if sets not in ("shared", "summed", "task"):
         raise ValueError(f"sets is {sets!r}; choose 'shared', 'summed' or 'task'")
     if any(adapters(model)):
         raise ValueError(f"this {type(model).__name__} has adapters already; give a plain model")
-    own = head_of(model) if head else None
+    _check_match(match)
+    own = _head(model, head)
     kept = set() if own is None else set(own.modules())
     learning = set() if own is None else {p for p in own.parameters() if p.requires_grad}
     chosen = _chosen(model, kept, match)
+    _check_untied(model, kept, learning)
     if sets == "task" and any(getattr(m, "batch_first", True) is False for m in model.modules()):
         raise ValueError(
             "sets by task need rows first; make the attention with batch_first=True, or take "
             'sets="shared"'
         )
+    parted = {m: Attention.of(m) for m in chosen if isinstance(m, nn.MultiheadAttention)}
     for parameter in model.parameters():
         parameter.requires_grad_(parameter in learning)
     root = nn.ModuleDict({"model": model})
-    _replace(root, {m: Attention.of(m) for m in chosen if isinstance(m, nn.MultiheadAttention)})
+    _replace(root, {m: attention.requires_grad_(False) for m, attention in parted.items()})
     route = Route()
     layers = {m for name, m in _linear(root["model"]) if m not in kept and _fits(match, name)}
     _replace(root, {m: make(m, route) for m in layers})
@@ -77,6 +82,33 @@ class Still(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
+def _head(model: nn.Module, head: bool | str) -> nn.Module | None:
+    """Find what goes on learning: by its name, or as `head_of` does; None where nothing shall."""
+    if not any(sizes(m) or isinstance(m, nn.MultiheadAttention) for m in model.modules()):
+        raise ValueError(f"{type(model).__name__} has no linear layer; adapters need one")
+    if head is False:
+        return None
+    last = ", ".join([name for name, _ in _linear(model)][-8:])
+    try:
+        return model.get_submodule(head) if isinstance(head, str) else head_of(model)
+    except (AttributeError, ValueError):
+        told = f"head is {head!r}, and {type(model).__name__} has no such module"
+        raise ValueError(
+            f"{told}; name another (its last linear layers: {last}), or take head=False, so that "
+            "nothing of the base learns"
+        ) from None
+
+
+def _check_match(match: str | None) -> None:
+    try:
+        re.compile(match or "")
+    except re.error as error:
+        raise ValueError(
+            f"match is {match!r}, which is no regular expression ({error}); escape what stands for "
+            "itself: re.escape(name)"
+        ) from None
+
+
 def _linear(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, m) for name, m in model.named_modules() if sizes(m) is not None)
 
@@ -99,12 +131,20 @@ def _chosen(model: nn.Module, kept: set[nn.Module], match: str | None) -> list[n
     found = {name: module for name, module in found.items() if module not in kept}
     chosen = [module for name, module in found.items() if _fits(match, name)]
     if not chosen:
-        told = f"; its layers: {', '.join([*found][:8])}" if found else " beside its head"
-        raise ValueError(
-            f"{type(model).__name__} has no linear layer{f' that matches {match!r}' * bool(match)}"
-            f"{told}; adapters need one"
-        )
+        told = "beside its head; take head=False, which adapts the head, too"
+        if found:
+            told = f"that matches {match!r}; its layers: {', '.join([*found][:8])}"
+        raise ValueError(f"{type(model).__name__} has no linear layer {told}")
     return chosen
+
+
+def _check_untied(model: nn.Module, kept: set[nn.Module], learning: set[nn.Parameter]) -> None:
+    for name, module in model.named_modules():
+        if module not in kept and not learning.isdisjoint(module.parameters(recurse=False)):
+            raise ValueError(
+                f"{name} has a weight of the head (they are tied) and would learn with it, though "
+                "it is to stay as it is; take head=False, which freezes and adapts the head, too"
+            )
 
 
 def _replace(root: nn.Module, made: dict[Any, Any]) -> None:

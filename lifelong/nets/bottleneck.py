@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lifelong.nets.adapters import Adapter, Pair, Sets, sizes
+from lifelong.nets.adapters import Adapter, Pair, Sets
 from lifelong.nets.adapting import adapt
 from lifelong.nets.lora import check_rank
 from lifelong.nets.route import Route
@@ -43,18 +43,14 @@ class Bottleneck(Adapter):
         sets: Sets = "shared",
         route: Route | None = None,
     ) -> None:
-        found = sizes(base)
-        if found is None:
-            raise ValueError(f"adapters go behind a linear layer, not {type(base).__name__}")
         check_rank(rank)
         super().__init__(base, sets, Route() if route is None else route)
-        self.outputs = found[1]
         self.rank = rank
         self.start()
 
     def new_pair(self) -> Pair:
         """Make a set."""
-        return Pair(self.outputs, self.outputs, self.rank, bias=True, bend=F.gelu)
+        return Pair(self.out_features, self.out_features, self.rank, bias=True, bend=F.gelu)
 
     def seen(self, x: Tensor, y: Tensor) -> Tensor:
         """Look at what comes out of the base."""
@@ -68,7 +64,7 @@ def add_bottlenecks(
     *,
     match: str | None = None,
     sets: Sets = "shared",
-    head: bool = True,
+    head: bool | str = True,
 ) -> nn.Module:
     """Freeze a model and put a `Bottleneck` in the place of its linear layers; changed in place.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lifelong.core.errors import UnknownTask
-from lifelong.nets.adapters import Adapter, Pair, Sets, adapters, sizes
+from lifelong.nets.adapters import Adapter, Pair, Sets, adapters
 from lifelong.nets.adapting import adapt
 from lifelong.nets.route import Route
 
@@ -47,12 +48,8 @@ class LoRA(Adapter):
         sets: Sets = "shared",
         route: Route | None = None,
     ) -> None:
-        found = sizes(base)
-        if found is None:
-            raise ValueError(f"LoRA goes beside a linear layer, not {type(base).__name__}")
         self._check(rank, alpha)
         super().__init__(base, sets, Route() if route is None else route)
-        self.inputs, self.outputs = found
         self.rank = rank
         self.alpha = float(rank if alpha is None else alpha)
         self._plain: Tensor | None = None
@@ -67,7 +64,7 @@ class LoRA(Adapter):
 
     def new_pair(self) -> Pair:
         """Make a set."""
-        return Pair(self.inputs, self.outputs, self.rank, scale=self.alpha / self.rank)
+        return Pair(self.in_features, self.out_features, self.rank, scale=self.alpha / self.rank)
 
     def seen(self, x: Tensor, y: Tensor) -> Tensor:
         """Look at what goes into the base."""
@@ -108,7 +105,7 @@ class LoRA(Adapter):
         if self._plain is not None:
             raise ValueError("it is merged already; unmerge(model) first")
         weight = self._weight()
-        change = torch.zeros(self.outputs, self.inputs, dtype=weight.dtype, device=weight.device)
+        change = weight.new_zeros(self.out_features, self.in_features)
         for pair in self._merging(task):
             change += pair.scale * (pair.up.weight @ pair.down.weight)
         self._plain, self._merged = weight.clone(), task
@@ -122,9 +119,7 @@ class LoRA(Adapter):
             self._plain = None
 
     def _weight(self) -> Tensor:
-        weight = self.base.weight
-        assert isinstance(weight, Tensor)
-        return weight.detach()
+        return self.weight.detach()
 
     def _merging(self, task: int | None) -> list[Pair]:
         if (task is None) == (self.sets == "task"):
@@ -137,13 +132,20 @@ class LoRA(Adapter):
             raise UnknownTask(f"task {task} has no set here; there are {[*self.pairs]}")
         return [pair for name in names if isinstance(pair := self.pairs[name], Pair)]
 
-    def _save_to_state_dict(self, *args: object, **named: object) -> None:
+    def _save_to_state_dict(self, *args: Any, **named: Any) -> None:
+        self._check_unmerged()
+        super()._save_to_state_dict(*args, **named)
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        self._check_unmerged()
+        super()._load_from_state_dict(*args, **named)
+
+    def _check_unmerged(self) -> None:
         if self._plain is not None:
             raise ValueError(
-                "the state of a merged model would be taken for an unmerged one; unmerge(model) "
-                "before saving"
+                "the model is merged, and a merged state would be taken for an unmerged one, or "
+                "the other way round; unmerge(model) before saving or loading"
             )
-        super()._save_to_state_dict(*args, **named)
 
 
 def add_lora(
@@ -153,7 +155,7 @@ def add_lora(
     alpha: float | None = None,
     match: str | None = None,
     sets: Sets = "shared",
-    head: bool = True,
+    head: bool | str = True,
 ) -> nn.Module:
     """Freeze a model and put a `LoRA` in the place of its linear layers; changed in place.
 
@@ -168,14 +170,16 @@ def add_lora(
         sets: "shared": one for all tasks. "summed": each task brings one, all are added up, and
             earlier ones are frozen. "task": each task brings one, and each row of a batch gets
             its own task's; the base alone where that is not known.
-        head: whether the head (`lifelong.core.features.head_of`) goes on learning as it is.
+        head: whether the head goes on learning as it is. It is the model's attribute `head`, else
+            the last linear layer in the order of definition, which need not be the last that is
+            run: where it is not, name the module, such as "model.classifier".
 
     Returns:
         The model; with sets="task", inside a `Routed` that wants the task.
 
     Raises:
         ValueError: no layer is there or matches, a rank or alpha that is not positive, unknown
-            sets, or a model with adapters.
+            sets, a model with adapters, no such head, or one whose weight a frozen layer has, too.
 
     Example:
         >>> from lifelong.nets import MLP, Classifier
@@ -199,7 +203,8 @@ def merge(model: nn.Module, task: int | None = None) -> None:
         task: whose set to add, where each task has its own; all rows are then answered by it.
 
     Raises:
-        ValueError: a model without LoRA, one that is merged, or a task that is not named.
+        ValueError: a model without LoRA, one that is merged, a task that is not named, or a weight
+            that another module has, too (tied), which would change with it.
         UnknownTask: a task without a set; nothing is changed.
 
     Example:
@@ -209,6 +214,7 @@ def merge(model: nn.Module, task: int | None = None) -> None:
     """
     layers = _layers(model)
     layers[0]._merging(task)
+    _check_untied(model, layers)
     for layer in layers:
         layer.merge(task)
 
@@ -227,6 +233,24 @@ def check_rank(rank: int) -> None:
 
 def _layers(model: nn.Module) -> list[LoRA]:
     found = [layer for _, layer in adapters(model) if isinstance(layer, LoRA)]
+    if not found and any(adapters(model)):
+        raise ValueError(
+            f"{type(model).__name__} has bottlenecks, which are no part of a weight and cannot be "
+            "merged; predict with the model as it is, or learn with add_lora(model) instead"
+        )
     if not found:
         raise ValueError(f"{type(model).__name__} has no LoRA; add_lora(model) first")
     return found
+
+
+def _check_untied(model: nn.Module, layers: list[LoRA]) -> None:
+    own = {layer.weight: layer.base for layer in layers}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            if own.get(parameter, module) is not module:
+                raise ValueError(
+                    f"{name} has the very weight that a LoRA would be merged into (they are tied), "
+                    "and would change with it; give it a copy: "
+                    "weight = nn.Parameter(weight.detach().clone()), or leave the layer without "
+                    "LoRA: add_lora(model, match=...)"
+                )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.task import TaskSpec
+from lifelong.nets.by_task import is_newest
 from lifelong.nets.minilm import MiniLM, UpperLayers
 from lifelong.nets.transformer import Transformer
 
@@ -36,8 +37,12 @@ class Prompts(nn.Module):
         self._like: Tensor
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
-        """Add the components of a task, orthogonal to earlier ones as long as there is room."""
-        if str(task.id) in self.parts:
+        """Add the components of a task, orthogonal to earlier ones as long as there is room.
+
+        Raises:
+            ValueError: the task has components, and later ones have begun since.
+        """
+        if is_newest([int(id) for id in self.parts], task):
             return []
         self.parts.requires_grad_(False)
         shapes = {
@@ -72,16 +77,17 @@ class Prompts(nn.Module):
     @torch.no_grad()
     def _orthogonal(self, name: str, shape: tuple[int, ...]) -> nn.Parameter:
         like = self._like
-        new = torch.empty(self.components, *shape, device=like.device, dtype=like.dtype)
+        exact = torch.promote_types(like.dtype, torch.float32)  # torch has no QR in half precision
+        new = torch.empty(self.components, *shape, device=like.device, dtype=exact)
         nn.init.orthogonal_(new)
         if self.parts:
             # Within what earlier ones leave free; where they leave nothing, as it was drawn.
-            old = self.joined(name).flatten(1)
+            old = self.joined(name).flatten(1).to(exact)
             if len(old) + self.components <= old.shape[1]:
                 basis = torch.linalg.qr(old.T).Q
                 rest = new.flatten(1) - (new.flatten(1) @ basis) @ basis.T
                 new = torch.linalg.qr(rest.T).Q.T.reshape(new.shape).contiguous()
-        return nn.Parameter(new)
+        return nn.Parameter(new.to(like.dtype))
 
 
 class Prompted(nn.Module):
@@ -107,8 +113,8 @@ class Prompted(nn.Module):
     Shapes: as the backbone's.
 
     Raises:
-        ValueError: sizes that are not positive, an odd length, more blocks than there are, or a
-            backbone that gives features for each place, of which no query can be made.
+        ValueError: sizes that are not positive, an odd length, more blocks than there are, another
+            backbone, or one that gives features for each place, of which no query can be made.
 
     Example:
         >>> net = Prompted(Transformer(tokens=50, width=16, heads=2), components=2, length=4)
@@ -131,6 +137,11 @@ class Prompted(nn.Module):
                 raise ValueError(f"{name} is {size}; it must be 1 or more")
         if length % 2:
             raise ValueError(f"length is {length}; it must be even: keys and values share it")
+        if not isinstance(backbone, Transformer | MiniLM | UpperLayers):
+            raise ValueError(
+                f"the backbone is of type {type(backbone).__name__}, which takes no prompts; give "
+                "a Transformer, a MiniLM or the upper layers of one (cut), or take add_lora(model)"
+            )
         if blocks > len(backbone.blocks):
             raise ValueError(f"blocks is {blocks}; the backbone has {len(backbone.blocks)}")
         if getattr(backbone, "pool", None) == "none":

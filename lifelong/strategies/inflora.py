@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.core.batch import Batch
+from lifelong.core.errors import NothingLeftToLearn
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.core.undisturbed import undisturbed
@@ -29,25 +30,28 @@ class InfLoRA(Strategy):
     The authors pass over a task's rows before they learn from it, take their leading directions
     outside M for A, and then learn the way up alone. A stream has not shown those rows yet: here
     A is drawn, learns, and is kept outside M. They also switch to the complement of M once M
-    is more than half of the space, which saves memory and changes nothing else.
+    is more than half of the space, which saves memory and changes nothing else. A consolidation
+    within a task adds directions, too, but a set is held outside those alone that were there
+    before it, as the others are what it learns from.
 
     Args:
         threshold: what share of the inputs' square norm is held, above 0 to 1.
         rows: look at so many rows of a task, drawn at random; None for all.
 
     Attributes:
-        basis: by a layer's name, M: (inputs, directions).
+        basis: by a layer's name, M: (inputs, directions), the newest last.
 
     Raises:
         ValueError: a threshold out of range, or no rows; while learning, a model without summed
             LoRA.
+        NothingLeftToLearn: from a step, when past inputs leave no layer a direction.
 
     Example:
         >>> InfLoRA(threshold=0.95).basis
         {}
     """
 
-    state: ClassVar[tuple[str, ...]] = ("basis",)
+    state: ClassVar[tuple[str, ...]] = ("basis", "newest", "before")
 
     def __init__(self, threshold: float = 0.97, *, rows: int | None = None) -> None:
         if not 0 < threshold <= 1:
@@ -55,22 +59,33 @@ class InfLoRA(Strategy):
         self.threshold = threshold
         self.rows = checked_rows(rows)
         self.basis: dict[str, Tensor] = {}
+        self.newest: dict[str, str | None] = {}
+        """By a layer's name, the set that was the newest when it gained its last directions."""
+        self.before: dict[str, int] = {}
+        """How many directions the layer had before that set gave it some."""
 
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
-        """Find layers without sets before a step is taken."""
-        _layers(learner)
+        """Find layers without sets, or without room for one, before a step is taken."""
+        layers = _layers(learner)
+        if all(self._is_full(name, layer) for name, layer in layers.items()):
+            raise NothingLeftToLearn(
+                f"the inputs of earlier tasks fill every layer ({', '.join(layers)}), so new sets "
+                f"can learn nothing; take a lower threshold than {self.threshold}, or wider layers"
+            )
 
     @torch.no_grad()
     def after_step(self, learner: Learner, batch: Batch, output: object) -> None:
         """Take out of the newest sets what looks at past inputs."""
         del batch, output
         for name, layer in _layers(learner).items():
-            newest = [*layer.pairs.values()][-1:]
-            for pair in newest if name in self.basis else []:
-                assert isinstance(pair, Pair)
-                down, basis = pair.down.weight, self.basis[name].to(pair.down.weight.dtype)
-                down -= (down @ basis) @ basis.T
+            newest = _newest(layer)
+            if newest is None or name not in self.basis:
+                continue
+            pair = layer.pairs[newest]
+            assert isinstance(pair, Pair)
+            down, basis = pair.down.weight, self._past(name, newest).to(pair.down.weight.dtype)
+            down -= (down @ basis) @ basis.T
 
     @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
@@ -88,7 +103,21 @@ class InfLoRA(Strategy):
             for hook in hooks:
                 hook.remove()
         for name, square in squares.items():
-            self.basis[name] = extended_basis(square, self.basis.get(name), self.threshold)
+            held, newest = self.basis.get(name), _newest(layers[name])
+            self.before[name] = 0 if held is None else self._past(name, newest).shape[1]
+            self.newest[name] = newest
+            self.basis[name] = extended_basis(square, held, self.threshold)
+
+    def _is_full(self, name: str, layer: LoRA) -> bool:
+        if name not in self.basis:
+            return False
+        past = self._past(name, _newest(layer))
+        return past.shape[1] >= past.shape[0]
+
+    def _past(self, name: str, newest: str | None) -> Tensor:
+        """Give the directions of a layer that are not from the newest set's own task."""
+        basis = self.basis[name]
+        return basis[:, : self.before[name]] if self.newest[name] == newest else basis
 
 
 def _layers(learner: Learner) -> dict[str, LoRA]:
@@ -99,6 +128,11 @@ def _layers(learner: Learner) -> dict[str, LoRA]:
             'add_lora(model, sets="summed")'
         )
     return found
+
+
+def _newest(layer: LoRA) -> str | None:
+    names: list[str] = list(layer.pairs)
+    return names[-1] if names else None
 
 
 def _add(

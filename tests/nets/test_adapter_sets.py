@@ -30,6 +30,13 @@ def test_a_set_goes_through_a_file_to_another_task(add, make, tmp_path):
     assert (tmp_path / "set.safetensors").stat().st_size < 10_000
 
 
+def test_a_frozen_set_can_be_put_back():
+    model = stirred(add_lora(mlp(), rank=2, sets="summed"))
+    before = adapter_state(model, 1)["layers"]["backbone.layers.0"]["up.weight"]
+    load_adapter_state(model, adapter_state(model, 1), 0)
+    assert torch.equal(adapter_state(model, 0)["layers"]["backbone.layers.0"]["up.weight"], before)
+
+
 def test_a_set_that_is_taken_out_is_a_copy():
     model = stirred(add_lora(mlp(), rank=2))
     state = adapter_state(model)
@@ -94,10 +101,15 @@ def test_another_width_a_missing_part_and_no_set_at_all_are_refused():
 
 def test_tasks_must_be_named_where_each_has_a_set():
     routed, shared = add_lora(mlp(), rank=2, sets="task"), add_lora(mlp(), rank=2)
-    with pytest.raises(UnknownTask, match="task 5 has a set here"):
+    with pytest.raises(UnknownTask, match=r"task 5 has no set here; .* tasks \(none yet\)$"):
         adapter_state(routed, 5)
-    with pytest.raises(UnknownTask, match="no task has a set"):
-        adapter_state(stirred(routed))
+    stirred(routed)
+    with pytest.raises(UnknownTask, match=r"task 5 has no set here; .* tasks 0, 3, 1$"):
+        adapter_state(routed, 5)
+    with pytest.raises(UnknownTask, match=r"no task is named, .* tasks 0, 3, 1: name one$"):
+        adapter_state(routed)
+    with pytest.raises(UnknownTask, match="task 5 has no set of its own: all tasks share one"):
+        adapter_state(shared, 5)
     with pytest.raises(ValueError, match="one set that all tasks share"):
         load_adapter_state(shared, adapter_state(shared), 0)
     with pytest.raises(ValueError, match="has no adapters"):

@@ -24,6 +24,7 @@ from lifelong.nets import (
     add_bottlenecks,
     add_lora,
 )
+from lifelong.nets.adapters import Adapter
 
 KINDS = [partial(add_lora, rank=2, alpha=3.0), partial(add_bottlenecks, rank=2)]
 
@@ -109,7 +110,10 @@ def test_summed_sets_add_up_and_earlier_ones_are_frozen(add):
     torch.testing.assert_close(model(x), layer.base(x) + sum(p(seen) for p in layer.pairs.values()))
     free = [n.split(".")[2] for n, p in model.named_parameters() if p.requires_grad]
     assert {*free} == {"1"}
-    assert grow(model, SPECS[0]) == []
+    assert grow(model, SPECS[-1]) == []
+    with pytest.raises(ValueError, match="task 0 is frozen since task 1 began"):
+        grow(model, SPECS[0])
+    assert {n.split(".")[2] for n, p in model.named_parameters() if p.requires_grad} == {"1"}
 
 
 def test_importance_of_sets_by_task_is_that_of_single_rows():
@@ -244,6 +248,17 @@ def test_encoders_of_torch_are_adapted_whole(batch_first):
     assert len(adapted) == 2 * 6
 
 
+@pytest.mark.parametrize("add", KINDS)
+def test_a_layer_that_is_adapted_shows_its_weight_bias_and_sizes(add):
+    plain = nn.Linear(4, 3)
+    layer = add(nn.Sequential(plain, nn.Linear(3, 2, bias=False)), head=False)
+    assert layer[0].weight is plain.weight
+    assert layer[0].bias is plain.bias
+    assert layer[1].bias is None
+    assert [(part.in_features, part.out_features) for part in layer] == [(4, 3), (3, 2)]
+    assert {*layer.state_dict()} == {*dict(layer.named_parameters())}
+
+
 def test_running_statistics_stay_and_dropout_goes_on():
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2))
     learner_model = add_lora(model, rank=1).train()
@@ -265,6 +280,10 @@ def test_a_layer_that_is_used_twice_is_adapted_once():
     [
         (lambda: add_lora(nn.Sequential(nn.ReLU())), "no linear layer"),
         (lambda: add_lora(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(2, 2))), "beside its head"),
+        (lambda: add_lora(nn.Linear(2, 2)), "beside its head; take head=False"),
+        (lambda: add_lora(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU())), "no linear layer; adapt"),
+        (lambda: add_lora(mlp(), match="("), r"match is '\('.*re\.escape"),
+        (lambda: add_lora(mlp(), head="tail"), "head is 'tail', .*layers.0, backbone.layers.2"),
         (lambda: add_lora(mlp(), match="query"), "matches 'query'; its layers: backbone.layers.0"),
         (lambda: add_lora(mlp(), rank=0), "rank is 0"),
         (lambda: add_lora(mlp(), rank=2.0), "rank is 2.0"),
@@ -278,6 +297,61 @@ def test_a_layer_that_is_used_twice_is_adapted_once():
 def test_what_cannot_be_adapted_is_refused(use, told):
     with pytest.raises(ValueError, match=told):
         use()
+
+
+@pytest.mark.parametrize("add", KINDS)
+def test_a_head_whose_weight_is_that_of_a_frozen_layer_is_refused(add):
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
+    model[2].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"0 has a weight of the head .*take head=False"):
+        add(model)
+    assert all(p.requires_grad for p in model.parameters())
+    adapted = add(model, head=False)
+    assert not adapted[0].weight.requires_grad
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5))
+    model[2].weight = model[0].weight.requires_grad_(False)
+    add(model)  # only the bias of the head learns
+
+
+class Reversed(nn.Module):
+    """A model that runs its layers in another order than it defines them in."""
+
+    def __init__(self):
+        super().__init__()
+        self.out, self.layer = nn.Linear(4, 2), nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.out(self.layer(x))
+
+
+@pytest.mark.parametrize("add", KINDS)
+def test_a_head_may_be_named(add):
+    by_rule, by_name = add(Reversed()), add(Reversed(), head="out")
+    assert isinstance(by_rule.out, Adapter)
+    assert type(by_rule.layer) is type(by_name.out) is nn.Linear
+    assert isinstance(by_name.layer, Adapter)
+    free = [name for name, p in by_name.named_parameters() if p.requires_grad]
+    assert {name.split(".")[0] for name in free if "pairs" not in name} == {"out"}
+    inner = add(nn.Sequential(Reversed(), nn.Linear(2, 2)), head="0.layer")
+    assert type(inner[0].layer) is nn.Linear
+    assert isinstance(inner[1], Adapter)
+
+
+def test_what_is_refused_is_as_it_was():
+    plain = nn.Linear(4, 4)
+    model = nn.ModuleDict({"first": plain, "odd": nn.MultiheadAttention(4, 2, add_bias_kv=True)})
+    with pytest.raises(ValueError, match="add_bias_kv"):
+        add_lora(model, head=False)
+    assert all(p.requires_grad for p in model.parameters())
+    assert model["first"] is plain
+
+
+def test_what_does_not_match_in_the_attention_of_torch_is_frozen():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = add_lora(layer, rank=2, match="query|value", head=False)
+    free = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert len(free) == 4
+    assert all(".pairs." in name for name in free)
 
 
 def test_a_task_without_a_set_is_refused_by_name():

@@ -1,6 +1,7 @@
 """Models of transformers and peft as they are; without the extra `hf` these are left out."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 from torch.optim import Adam
 
 from lifelong import EWC, Batch, Learner, Replay
-from lifelong.nets import Logits, LoRA, add_lora
+from lifelong.core.loss import cross_entropy
+from lifelong.nets import Logits, LoRA, add_bottlenecks, add_lora
 
 WHY = "pip install 'lifelong[hf]' brings it"
 
@@ -60,6 +62,19 @@ def test_a_part_that_is_not_there_is_refused():
         Logits(nn.Linear(2, 2))(torch.zeros(1, 2))
 
 
+@pytest.mark.parametrize("loss", [cross_entropy, nn.CrossEntropyLoss()])
+def test_a_model_without_it_is_told_of_it(loss):
+    model = Model()
+    learner = Learner(model, Adam(model.parameters()), [Replay(8)], loss=loss)
+    told = r"returns a Output, .*lifelong\.nets\.Logits\(model"
+    for rows in (batch(), replace(batch(), weight=torch.ones(2))):
+        with pytest.raises(ValueError, match=told):
+            learner.observe(rows)
+    with pytest.raises(ValueError, match=told):
+        learner.predict(batch().x)
+    assert learner.steps == 0
+
+
 def tiny():
     transformers = pytest.importorskip("transformers", reason=WHY)
     config = transformers.BertConfig(
@@ -86,6 +101,17 @@ def test_a_model_of_transformers_learns_whole_and_with_lora():
     learned(model)
 
 
+def test_t5_reads_the_weight_of_a_layer_that_is_adapted():
+    transformers = pytest.importorskip("transformers", reason=WHY)
+    config = transformers.T5Config(
+        vocab_size=9, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2, num_labels=2
+    )
+    config.decoder_start_token_id = 0
+    for add in (add_lora, add_bottlenecks):
+        model = add(Logits(transformers.T5EncoderModel(config), "last_hidden_state"), head=False)
+        assert model(**batch().x).shape == (2, 3, 8)
+
+
 def test_gpt2_keeps_inputs_first_and_is_adapted():
     transformers = pytest.importorskip("transformers", reason=WHY)
     config = transformers.GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, n_positions=8)
@@ -93,7 +119,7 @@ def test_gpt2_keeps_inputs_first_and_is_adapted():
     torch.manual_seed(0)
     gpt2 = transformers.GPT2ForSequenceClassification(config)
     model = add_lora(Logits(gpt2), rank=2, match="c_attn")
-    assert [m.inputs for m in model.modules() if isinstance(m, LoRA)] == [8]
+    assert [m.in_features for m in model.modules() if isinstance(m, LoRA)] == [8]
     learned(model)
 
 

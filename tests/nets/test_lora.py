@@ -4,9 +4,11 @@ import pytest
 import torch
 from adapted_models import INPUTS, mixed, mlp, stirred, transformer
 from torch import nn
+from torch.optim import Adam
 
+from lifelong import Learner
 from lifelong.core.errors import UnknownTask
-from lifelong.nets import LoRA, add_lora, merge, unmerge
+from lifelong.nets import LoRA, add_bottlenecks, add_lora, merge, unmerge
 
 
 class Conv1D(nn.Module):
@@ -73,6 +75,53 @@ def test_merged_it_refuses_what_would_be_wrong():
         model.state_dict()
     with pytest.raises(ValueError, match="has no LoRA"):
         merge(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"has bottlenecks, .* cannot be merged"):
+        merge(add_bottlenecks(mlp()))
+
+
+def test_a_merged_model_takes_no_state():
+    model = stirred(add_lora(mlp(), rank=2)).eval()
+    learner = Learner(model, Adam(model.parameters()))
+    plain, state = copy.deepcopy(model.eval().state_dict()), learner.state_dict()
+    x = torch.randn(5, 6)
+    before = model(x)
+    merge(model)
+    for load in (lambda: model.load_state_dict(plain), lambda: learner.load_state_dict(state)):
+        with pytest.raises(ValueError, match=r"the model is merged, .*unmerge\(model\)") as found:
+            load()
+        assert "damaged" not in str(found.value)
+        torch.testing.assert_close(model(x), before)
+    unmerge(model)
+    model.load_state_dict(plain)
+    learner.load_state_dict(state)
+    assert torch.equal(model(x), before)
+
+
+class Tied(nn.Module):
+    """A model of language whose last layer has the weight of its embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.layer, self.out = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 5)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, x):
+        return self.out(self.layer(self.embedding(x)))
+
+
+def test_a_weight_that_another_module_has_is_not_merged_into():
+    model = stirred(add_lora(Tied(), rank=2, head=False)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"embedding has the very weight .*give it a copy"):
+        merge(model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    x = torch.arange(5)
+    told = model(x)
+    model.embedding.weight = nn.Parameter(model.embedding.weight.detach().clone())
+    merge(model)
+    torch.testing.assert_close(model(x), told)
+    without = stirred(add_lora(Tied(), rank=2, head=False, match="layer"))
+    merge(without)
 
 
 def test_overlap_is_that_of_the_newest_with_all_before():

@@ -6,7 +6,7 @@ from torch.optim import Adam
 
 from lifelong import Batch, Learner, Orthogonal, Replay, TaskSpec
 from lifelong.core.growth import grow
-from lifelong.nets import Classifier, GrowingHead, Prompted, Transformer
+from lifelong.nets import MLP, Classifier, GrowingHead, Prompted, Transformer
 from lifelong.nets.prompts import Prompts
 
 
@@ -53,6 +53,28 @@ def test_earlier_components_and_the_backbone_are_frozen():
     free = {name.split(".")[3] for name, p in net.named_parameters() if p.requires_grad}
     assert free == {"4"}
     assert not net.train().backbone.training
+
+
+def test_a_task_that_is_frozen_does_not_begin_again():
+    net = prompted(blocks=2)
+    grow(net, TaskSpec(0))
+    grow(net, TaskSpec(4))
+    with pytest.raises(ValueError, match="task 0 is frozen since task 4 began"):
+        grow(net, TaskSpec(0))
+    assert grow(net, TaskSpec(4)) == []
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_components_are_drawn_in_any_precision(kind):
+    net = prompted().to(kind)
+    x = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    for task in range(2):
+        grow(net, TaskSpec(task))
+        flat = net.pools[0].joined("key")
+        assert flat.dtype == net(x).dtype == kind
+        close = 1e-12 if kind == torch.float64 else 1e-2
+        told = torch.eye(len(flat), dtype=kind)
+        torch.testing.assert_close(flat @ flat.T, told, atol=close, rtol=0)
 
 
 def test_before_the_first_task_features_are_the_backbones_own_and_prompts_change_them():
@@ -120,6 +142,12 @@ def test_a_backbone_without_a_pool_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match="make it with pool='mean' or 'first'"):
         Prompted(Transformer(tokens=50, width=16, heads=2, pool="none"))
     Prompted(Transformer(tokens=50, width=16, heads=2, pool="first"))
+
+
+def test_only_a_transformer_is_given_prompts():
+    for other in (MLP(4), Classifier(MLP(4, hidden=(3,)), GrowingHead(3))):
+        with pytest.raises(ValueError, match=f"type {type(other).__name__}, .*add_lora"):
+            Prompted(other)
 
 
 def test_cosines_of_zero_queries_are_zero():

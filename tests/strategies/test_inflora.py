@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 from lora_checks import NAMES, check_with_replay
-from strategy_models import batches_of, growing, learner_of
+from strategy_models import batches_of, growing, learn, learner_of
 from torch.optim import Adam
 
 from lifelong import InfLoRA, TaskSpec
+from lifelong.core.errors import NothingLeftToLearn
 from lifelong.core.features import tapped
 from lifelong.nets import MLP, Classifier, GrowingHead, LoRA, add_lora
 
@@ -64,6 +65,38 @@ def test_the_basis_spans_the_inputs_and_the_newest_set_sees_none_of_them():
     assert float(down.norm()) > 0.1
 
 
+def down_of(learner):
+    (layer,) = [m for m in learner.model.modules() if isinstance(m, LoRA)]
+    return [*layer.pairs.values()][-1].down.weight.detach()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_set_learns_from_is_not_taken_from_it(again):
+    learner = learner_of(InfLoRA(1.0), wide)
+    past, new = list(flat(8, 0)), list(flat(8, 1))
+    learn(learner, 0, past, (0, 1, 2, 3))
+    learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+    for batch in new:
+        learner.observe(batch)
+    before = [features(learner, past), features(learner, new)]
+    for _ in range(2):
+        learner.consolidate(new)
+        if again:
+            learner.end_task(new)
+            learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+        learner.observe(new[0])
+    (basis,) = learner.strategies[0].basis.values()
+    assert basis.shape[1] == 4
+    assert float((down_of(learner) @ basis[:, :2]).abs().max()) < 1e-6
+    assert float((down_of(learner) @ basis[:, 2:]).norm()) > 0.1
+    torch.testing.assert_close(features(learner, past), before[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(features(learner, new), before[1], atol=0.1, rtol=0)
+    learner.end_task(new)
+    learner.begin_task(TaskSpec(2, (0, 1, 2, 3)))
+    learner.observe(next(flat(1, 2)))
+    assert float((down_of(learner) @ basis).abs().max()) < 1e-6
+
+
 def test_rows_that_are_looked_at_are_drawn_from_the_whole_task():
     learner = learner_of(InfLoRA(1.0, rows=24), wide)
     sorted_by_plane = [*flat(4, 0), *flat(4, 1)]
@@ -71,6 +104,22 @@ def test_rows_that_are_looked_at_are_drawn_from_the_whole_task():
     learner.end_task(sorted_by_plane)
     (basis,) = learner.strategies[0].basis.values()
     assert basis.shape[1] == 4  # both planes, which the first batches alone would not show
+
+
+def test_where_past_inputs_leave_no_direction_it_says_so():
+    learner = learner_of(InfLoRA(1.0), wide)
+    past, new = [batch for task in range(3) for batch in flat(4, task)], next(flat(1, 1))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    learner.observe(new)
+    learner.consolidate(past)
+    learner.observe(new)  # they are its own
+    learner.end_task(past)
+    learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+    before = down_of(learner).clone()
+    with pytest.raises(NothingLeftToLearn, match=r"fill every layer .* lower threshold than 1.0"):
+        learner.observe(new)
+    assert torch.equal(down_of(learner), before)
+    assert learner.steps == 2
 
 
 def test_wrong_use_is_refused():
@@ -88,4 +137,4 @@ def test_wrong_use_is_refused():
 
 @pytest.mark.parametrize("check", NAMES)
 def test_it_keeps_every_promise_with_replay(check, monkeypatch):
-    check_with_replay(monkeypatch, check, lambda: InfLoRA(0.9))
+    check_with_replay(monkeypatch, check, lambda: InfLoRA(0.7))
