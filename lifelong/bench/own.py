@@ -133,7 +133,8 @@ def load_own(config: Mapping[str, Any]) -> Labelled:
     A table's features come less their mean over the training rows, and over their deviation.
 
     Raises:
-        DatasetError: they are damaged, not as asked for, or others than when the run was settled.
+        DatasetError: they are damaged, not as asked for, of one class alone, or others than when
+            the run was settled.
         MissingExtra: what reads them is not installed.
     """
     return _load(*(config[name] for name in ("data", "label", "size", "test", "content")))
@@ -144,7 +145,17 @@ def _load(data: str, label: str, size: int | None, test: float, content: str) ->
     path = Path(data)
     if digest(path) != content:
         raise DatasetError(f"{path} is not what it was when the run began; start another, --out")
-    if not data.endswith(TABLES):
+    read = _read(path, label, size, test)
+    if len(read.class_names) == 1:
+        raise DatasetError(
+            f"all {len(read.train_y) + len(read.test_y)} rows of {path} are of one class, "
+            f"{read.class_names[0]!r}, so there is nothing to tell apart; {_way_out(path)}"
+        )
+    return read
+
+
+def _read(path: Path, label: str, size: int | None, test: float) -> Labelled:
+    if not path.name.endswith(TABLES):
         return image_folder(path, size=None if size is None else (size, size), test=test)
     try:
         return table(path, label, test=test, standardise=True)
@@ -152,3 +163,9 @@ def _load(data: str, label: str, size: int | None, test: float, content: str) ->
         if f"no column {label};" not in str(error):
             raise
         raise DatasetError(f"{error}; say which holds the labels: --set label=COLUMN") from error
+
+
+def _way_out(path: Path) -> str:
+    if path.name.endswith(TABLES):
+        return "name another column of labels: --set label=COLUMN"
+    return "give it a folder of images for each of two classes or more"

@@ -43,7 +43,7 @@ def table(
 
     Raises:
         DatasetError: the file is missing, damaged or of another kind, a column is missing or not
-            numeric, or values are missing, NaN or infinite.
+            numeric, values are missing, NaN or infinite, or labels are missing or blank.
         MissingExtra: pyarrow is not installed.
         ValueError: `split` or `test` is none of these.
 
@@ -132,17 +132,19 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
 def _classes(path: Path, name: str, column: Any) -> tuple[tuple[str, ...], torch.Tensor]:
     import pyarrow
 
-    if column.null_count:
+    values = column.to_pylist()
+    lacking = (value is None or not str(value).strip() for value in values)
+    empty = [row for row, lacks in enumerate(lacking, start=1) if lacks]
+    if empty:
         raise DatasetError(
-            f"the label {name!r} of {path} is missing in {column.null_count} of {len(column)} "
-            "rows; drop them"
+            f"the label {name!r} of {path} is missing in {len(empty)} of {len(values)} rows, "
+            f"first in row {empty[0]} below the names of the columns; fill them or drop them"
         )
     if pyarrow.types.is_floating(column.type):
         raise DatasetError(
             f"the label {name!r} of {path} is {column.type}, so that its values are no classes; "
             "turn it into text or integers"
         )
-    values = column.to_pylist()
     distinct = sorted(set(values))
     number = {value: position for position, value in enumerate(distinct)}
     y = torch.tensor([number[value] for value in values])

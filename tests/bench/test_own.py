@@ -145,6 +145,18 @@ def test_images_that_are_not_square_say_how_to_resize(tmp_path):
         learner_of(config, stream_of(config))
 
 
+def test_one_class_alone_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 10)
+    (tmp_path / "pics/cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "pics/cat/1.png")
+    for path, told in (
+        ("t.csv", "all 20 rows of .*t.csv are of one class, 'a', .*: --set label=COLUMN"),
+        ("pics", "all 1 rows of .*pics are of one class, 'cat', .* for each of two classes"),
+    ):
+        with pytest.raises(DatasetError, match=told):
+            stream_of(settled(tmp_path / path, label="kind"))
+
+
 @pytest.mark.parametrize(
     ("path", "short"),
     [

@@ -66,6 +66,16 @@ def test_integer_labels_are_sorted_as_numbers(tmp_path):
         ({"half": [float("nan"), *[1.0] * 19]}, {}, "'half' .* in 1 of 20 rows"),
         ({"half": [float("inf"), 1e300, *[1.0] * 18]}, {}, "'half' .* in 2 of 20 rows"),
         ({"kind": [None, *["cat"] * 19]}, {}, "label 'kind' .* is missing in 1 of 20"),
+        (
+            {"kind": ["cat"] * 4 + [None] + ["dog"] * 15},
+            {},
+            "1 of 20 rows, first in row 5 below",
+        ),
+        (
+            {"kind": ["cat", "", " ", *["dog"] * 17]},
+            {},
+            "2 of 20 rows, first in row 2",
+        ),
         ({"kind": [0.5] * 20}, {}, "its values are no classes"),
         ({}, {"label": "sort"}, "no column sort; its columns are"),
         ({}, {"features": ["row", "size"]}, "no column size"),
@@ -76,6 +86,13 @@ def test_refuses_what_cannot_be_learned_from(tmp_path, change, arguments, told):
     path = written(tmp_path / "t.parquet", {**COLUMNS, **change})
     with pytest.raises(DatasetError, match=told):
         table(path, **{"label": "kind", **arguments})
+
+
+def test_an_empty_cell_of_a_csv_is_no_class(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,kind\n1,cat\n2,dog\n3,\n4,cat\n")
+    with pytest.raises(DatasetError, match=r"label 'kind' of .* in 1 of 4 rows, first in row 3"):
+        table(path, "kind")
 
 
 def test_refuses_damaged_files(tmp_path):
