@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lifelong.bench.suites import Suite
+from lifelong.bench.suites import Suite, suite_of
 from lifelong.core.errors import DatasetError
 from lifelong.streams import Labelled, image_folder, table
 from lifelong.streams.images import SUFFIXES
@@ -38,11 +38,11 @@ class OwnSuite(Suite):
 
 _SHARED = {"width": 100, "head": "fixed", "optimizer": "adam", "lr": 1e-3, "batch": 32, "epochs": 5}
 _OF_TABLES = OwnSuite(
-    "rows of a table in their order, in 5 stretches", "", scenario="in-order", scale=1.0,
+    "rows of a table", "", scenario="in-order", scale=1.0,
     **_SHARED,  # type: ignore[arg-type]
 )  # fmt: skip
 _OF_IMAGES = OwnSuite(
-    "images by their folders, class-incremental", "", model="cnn",
+    "images by their folders", "", model="cnn",
     **_SHARED | {"width": 32},  # type: ignore[arg-type]
 )  # fmt: skip
 
@@ -66,6 +66,22 @@ def own_suite(name: str) -> OwnSuite:
     path = Path(name).absolute()
     base = _OF_TABLES if name.endswith(TABLES) else _OF_IMAGES
     return replace(base, data=str(path), content=digest(path))
+
+
+def title_of(config: Mapping[str, Any]) -> str:
+    """Say what a settled run is on: the suite's summary, or how data of one's own are cut.
+
+    Example:
+        >>> from lifelong.bench.suites import resolve
+        >>> title_of(resolve("rotated-mnist", "replay", {}))
+        'MNIST turned by 0 to 180 degrees in 5 tasks'
+    """
+    if "content" not in config:
+        return suite_of(config["suite"]).summary
+    base = _OF_TABLES if config["data"].endswith(TABLES) else _OF_IMAGES
+    if config["scenario"] == "in-order":
+        return f"{base.summary} in their order, in {config['tasks']} stretches"
+    return f"{base.summary}, {config['scenario']} in {config['tasks']} tasks"
 
 
 def short_name(name: str) -> str:

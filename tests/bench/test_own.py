@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lifelong.bench.build import learner_of, stream_of
-from lifelong.bench.own import digest, short_name
+from lifelong.bench.own import digest, short_name, title_of
 from lifelong.bench.suites import resolve
 from lifelong.cli import main
 from lifelong.core.errors import DatasetError, UnknownName
@@ -52,10 +52,26 @@ def test_a_run_writes_a_report_and_goes_on_only_with_the_same_rows(orders, capsy
     assert result["config"]["content"] == digest(orders)
     assert result["average_accuracy"] > 0.5
     assert "rows of a table in their order" in capsys.readouterr().out
+    more = ["--set", "scenario=class-incremental", "tasks=2", "epochs=1", "--out", "two"]
+    assert main([*words, "--workers", "1", *more]) == 0
+    assert (
+        "rows of a table, class-incremental in 2 tasks"
+        in (orders.parent / "two/report.html").read_text()
+    )
+    capsys.readouterr()
     with orders.open("a") as file:
         file.write("\n0,0,up")
     assert main([*words, "--workers", "1"]) == 2
     assert "other settings (content" in capsys.readouterr().err
+
+
+def test_the_title_is_that_of_the_settings(orders, tmp_path):
+    given = {"scenario": "class-incremental", "tasks": 2}
+    assert title_of(settled(orders, **given)) == "rows of a table, class-incremental in 2 tasks"
+    assert title_of(settled(orders, tasks=3)) == "rows of a table in their order, in 3 stretches"
+    told = "images by their folders, domain-incremental in 5 tasks"
+    assert title_of(settled(tmp_path, scenario="domain-incremental")) == told
+    assert title_of(resolve("digits", "ewc", {"tasks": 2})).startswith("scikit-learn's 8x8 digits")
 
 
 def test_data_that_change_while_a_run_goes_on_are_noticed(orders):
