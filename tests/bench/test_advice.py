@@ -181,10 +181,40 @@ def model(told: bool) -> nn.Module:
     return Classifier(backbone, nn.Linear(20, 4), front)
 
 
+def parts() -> dict[str, Any]:
+    """A part of somebody's model that gives features, in no class of this library."""
+    layers = (Pixels(scale=16), nn.Flatten(), nn.Linear(64, 20), nn.ReLU())
+    return {"backbone": nn.Sequential(*layers), "features": 20}
+
+
+@pytest.mark.parametrize("method", [n for n, r in RECIPES.items() if r.family == "analytic"])
+def test_the_lines_of_a_computed_head_take_any_backbone(method: str):
+    names = parts()
+    exec(python(method, {}), names)
+    learner = names["learner"]
+    x = torch.randint(8, (40, 1, 8, 8), dtype=torch.uint8)
+    y = torch.arange(40) % 4
+    for task in range(2):  # the second brings the classes 2 and 3
+        own = y // 2 == task
+        learner.begin_task(TaskSpec(task, classes=(2 * task, 2 * task + 1)))
+        learner.observe(batch := Batch.of(x[own], y[own], task))
+        learner.end_task([batch])
+    assert learner.predict(x).shape == (40, 4)
+    assert learner.model.head.counts.tolist() == [10] * 4
+    if method != "ranpac-warm":
+        assert not any(p.requires_grad for p in names["backbone"].parameters())
+
+
+@pytest.mark.parametrize("method", ["progressive", "hat"])
+def test_it_is_said_that_the_model_must_be_a_sequence(method: str):
+    found = {one.method: one for one in advise(Constraints(task_known=True)).candidates}
+    assert any("the model must be a sequence of layers" in text for text in found[method].doubts)
+
+
 @pytest.mark.parametrize("method", ADVISED)
 def test_the_lines_of_python_run(method: str):
     told = "task ids" in RECIPES[method].needs
-    names: dict[str, Any] = {"model": model(told)}
+    names: dict[str, Any] = {"model": model(told), **parts()}
     exec(python(method, {}), names)
     learner = names["learner"]
     assert isinstance(learner, Learner)
