@@ -40,7 +40,8 @@ CASES: list[tuple[dict[str, Any], str, dict[str, str | None]]] = [
     ({"privacy": "nothing"}, "growing-lwf", {"dgr": "privacy", "gpm": "privacy", "lwf": None}),
     ({"privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {"ewc": "storage"}),
     ({"storage": "50KB", **SIZES}, FALLBACK, {"lwf": "storage", "gdumb": "storage"}),
-    ({"storage": "2KB", **SIZES}, "ranpac-warm", {FALLBACK: "storage", "replay": "storage"}),
+    ({"storage": "9MB", "privacy": "statistics"}, "ranpac-warm", {FALLBACK: "privacy"}),
+    ({"storage": "8MB", "privacy": "statistics", **SIZES}, "lwf", {"ranpac-warm": "storage"}),
     ({"pretrained": True}, "slda", {"lora": None, "ranpac": None, "task-lora": "task_known"}),
     ({"pretrained": True, "privacy": "nothing"}, "ncm", {"slda": "privacy", "l2": None}),
     ({"storage": "100KB", "parameters": 480_000}, FALLBACK, {
@@ -252,6 +253,38 @@ def test_nothing_left_says_what_to_relax_and_what_that_buys():
     assert "% on Fashion-MNIST" in said
     with pytest.raises(NothingFits, match="without privacy"):
         advise(Constraints(boundaries=False, privacy="statistics"))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"row_bytes": 150_528, "classes": 1000, "storage": "1KB"}, {"storage": "2KB", **SIZES}],
+)
+def test_what_is_not_known_to_fit_is_no_advice(sizes: dict[str, Any]):
+    with pytest.raises(NothingFits) as caught:
+        advise(Constraints(privacy="rows", **sizes))
+    known, unknown = str(caught.value).rsplit("\n", 1)
+    assert "without storage: " in known
+    assert unknown.startswith("whether these fit is not known: ")
+    assert "gpm (bases)" in unknown
+    assert "ranpac" not in unknown
+
+
+def test_what_is_not_known_to_fit_comes_last():
+    found = advise(Constraints(privacy="nothing", storage="2MB", parameters=480_000, tasks=5))
+    methods = [one.method for one in found.candidates]
+    assert methods[0] == "growing-lwf"
+    warm = advise(Constraints(privacy="statistics", storage="9MB"))
+    assert warm.because.endswith("what is not known to fit into the storage comes last")
+    assert all("whether it fits is not known" in one.doubts[0] for one in warm.candidates[1:])
+
+
+def test_where_one_that_gives_way_does_not_help_two_are_named():
+    with pytest.raises(NothingFits) as caught:
+        advise(Constraints(storage=0, compute=1.0))
+    head, *lines = str(caught.value).splitlines()
+    assert head == "no method keeps to all constraints; if two give way:"
+    assert lines[0].startswith("  without storage and compute: Default, ")
+    assert all(line.count(" and ") >= 1 for line in lines)
 
 
 def candidate(
