@@ -257,26 +257,38 @@ def _candidate(method: str, c: Constraints) -> Candidate:
         doubts.append(f"not among those compared on {near[0].suite}")
     if cost is not None:
         (reasons if cost.times < CHEAP else doubts).append(cost.told)
-    if level(method) == "rows":
-        doubts.append("keeps what past rows can be had from")
-    else:
-        reasons.append("keeps no past rows")
-    if "boundaries" in RECIPES[method].needs:
-        doubts.append("must be told when a task ends")
-    for note in rules.notes:
-        if method in note.methods and fits(note.when, c):
-            (reasons if note.good else doubts).append(note.told)
+    good, bad = facts(method, c)
     return Candidate(
         method,
         settings,
         None if found is None else read_interval(found[0]),
         None if cost is None else cost.times,
         least(method, c) if is_known(method, c) else None,
-        tuple(reasons),
-        tuple(doubts),
+        (*reasons, *good),
+        (*doubts, *bad),
         accuracy_of=None if found is None else found[1],
         cost_of=None if cost is None else cost.of,
     )
+
+
+def facts(method: str, c: Constraints) -> tuple[list[str], list[str]]:
+    """Say what speaks for a method and against it whatever it is measured on.
+
+    Example:
+        >>> facts("lwf", Constraints())
+        (['keeps no past rows'], ['must be told when a task ends'])
+    """
+    reasons, doubts = [], []
+    if level(method) == "rows":
+        doubts.append("keeps what past rows can be had from")
+    else:
+        reasons.append("keeps no past rows")
+    if "boundaries" in RECIPES[method].needs:
+        doubts.append("must be told when a task ends")
+    for note in read_rules().notes:
+        if method in note.methods and fits(note.when, c):
+            (reasons if note.good else doubts).append(note.told)
+    return reasons, doubts
 
 
 def _accuracy(method: str, accuracy: Mapping[str, str]) -> tuple[str, str] | None:

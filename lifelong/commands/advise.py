@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,16 +138,28 @@ def _print(options: argparse.Namespace, advice: Advice, trial: Trial | None) -> 
     because = advice.because if trial is None else trial.because
     print(f"take {first.method}: {because}\n\n  {line}\n")
     print("\n".join(f"  {text}".rstrip() for text in code.splitlines()))
-    shown = SHOWN if not options.all else len(advice.candidates)
-    for one in advice.candidates[:shown]:
+    shown, rest = _parted(advice, trial, everything=options.all)
+    for one in shown:
         print("\n".join(["", *_told(one)]))
-    rest = [
-        (f"  {one.method}", (one.reasons or one.doubts)[0]) for one in advice.candidates[shown:]
-    ]
+    then = "then" if trial is None else "then, untried"
+    others = [(f"  {one.method}", (one.reasons or one.doubts)[0]) for one in rest]
     outs = [(f"  {one.method}", one.constraint, one.because) for one in advice.ruled_out]
-    for head, rows in (("then (--all for the reasons)", rest), ("ruled out", outs)):
+    for head, rows in ((f"{then} (--all for the reasons)", others), ("ruled out", outs)):
         if rows:
             print("\n".join(["", head, *aligned(rows)]))
+
+
+def _parted(
+    advice: Advice, trial: Trial | None, *, everything: bool
+) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
+    """Give the candidates that are shown with their reasons, and the others, best first."""
+    every, count = advice.candidates, SHOWN
+    if trial is not None:
+        tried = {run["strategy"] for run in trial.results} | trial.left_out.keys()
+        every = (*trial.candidates, *(one for one in every if one.method not in tried))
+        count = len(trial.candidates)
+    count = len(every) if everything else count
+    return every[:count], every[count:]
 
 
 def _told(one: Candidate) -> list[str]:

@@ -84,6 +84,9 @@ def test_it_measures_on_a_suite_and_writes_a_report(
     assert "rows kept apart" in said
     assert "Fine-tuning" in said
     assert "Joint" in said
+    reasons = said.partition("learner = ")[2].partition("\nthen, untried")[0]
+    assert reasons.count("% on rows kept apart (Fine-tuning ") == 2
+    assert "docs/results.md" not in reasons
     report = (tmp_path / "report.html").read_text()
     assert "Accuracy against memory" in report
     assert "Accuracy against time" in report
