@@ -93,6 +93,7 @@ def advise(constraints: Constraints) -> Advice:
 
     Raises:
         NothingFits: none does; the message says which constraint to relax, and for what.
+        ValueError: no `Constraints` are given.
 
     Example:
         >>> from lifelong.bench import Constraints, advise
@@ -100,6 +101,11 @@ def advise(constraints: Constraints) -> Advice:
         >>> [out.constraint for out in found.ruled_out if out.method == "replay"]
         ['privacy']
     """
+    if not isinstance(constraints, Constraints):
+        raise ValueError(
+            f"advise was given {constraints!r}; give constraints by their names, such as "
+            "advise(Constraints(storage='10MB', privacy='statistics'))"
+        )
     c = constraints.settled()
     against = {name: _against(name, c) for name in _methods()}
     candidates = [_candidate(name, c) for name, out in against.items() if out is None]

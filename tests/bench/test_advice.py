@@ -245,6 +245,12 @@ def test_reasons_name_figure_suite_and_section():
     assert all(one.reasons or one.doubts for one in found.candidates)
 
 
+@pytest.mark.parametrize("wrong", ["low", None, {"storage": "1MB"}])
+def test_what_is_no_constraints_is_refused(wrong: Any):
+    with pytest.raises(ValueError, match=r"advise was given .*; give constraints .*Constraints\("):
+        advise(wrong)
+
+
 def test_nothing_left_says_what_to_relax_and_what_that_buys():
     with pytest.raises(NothingFits) as caught:
         advise(Constraints(storage=0))
