@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,12 +24,15 @@ class OwnSuite(Suite):
 
     Attributes:
         label: the column of a table that holds the labels.
+        features: the columns to learn from, separated by commas, or as a JSON list; all others
+            than the label if empty.
         size: what images are resized to, in both directions; None if all are of one size.
         test: the share of each class that is tested on.
         content: SHA-256 of what was read, so that a run does not go on with other data.
     """
 
     label: str = "label"
+    features: str = ""
     size: int | None = None
     test: float = 0.2
     content: str = ""
@@ -153,15 +157,20 @@ def load_own(config: Mapping[str, Any]) -> Labelled:
             the run was settled.
         MissingExtra: what reads them is not installed.
     """
-    return _load(*(config[name] for name in ("data", "label", "size", "test", "content")))
+    return _load(*(config[name] for name in _READ))
+
+
+_READ = ("data", "label", "features", "size", "test", "content")
 
 
 @lru_cache(maxsize=1)
-def _load(data: str, label: str, size: int | None, test: float, content: str) -> Labelled:
+def _load(
+    data: str, label: str, features: str, size: int | None, test: float, content: str
+) -> Labelled:
     path = Path(data)
     if digest(path) != content:
         raise DatasetError(f"{path} is not what it was when the run began; start another, --out")
-    read = _read(path, label, size, test)
+    read = _read(path, label, features, size, test)
     if len(read.class_names) == 1:
         raise DatasetError(
             f"all {len(read.train_y) + len(read.test_y)} rows of {path} are of one class, "
@@ -170,15 +179,34 @@ def _load(data: str, label: str, size: int | None, test: float, content: str) ->
     return read
 
 
-def _read(path: Path, label: str, size: int | None, test: float) -> Labelled:
+def _read(path: Path, label: str, features: str, size: int | None, test: float) -> Labelled:
     if not path.name.endswith(TABLES):
         return image_folder(path, size=None if size is None else (size, size), test=test)
     try:
-        return table(path, label, test=test, standardise=True)
+        return table(path, label, features=_names(features), test=test, standardise=True)
     except DatasetError as error:
-        if f"no column {label};" not in str(error):
-            raise
-        raise DatasetError(f"{error}; say which holds the labels: --set label=COLUMN") from error
+        told = str(error)
+        if f"no column {label};" in told:
+            raise DatasetError(f"{told}; say which holds the labels: --set label=COLUMN") from error
+        if "leave it out of `features`" in told:
+            raise DatasetError(f"{told}: --set features=COLUMN,COLUMN") from error
+        raise
+
+
+def _names(features: str) -> list[str] | None:
+    """Read names that are separated by commas, or a JSON list of them; None for none.
+
+    Raises:
+        ValueError: it begins like a JSON list and is none.
+    """
+    if not features.startswith("["):
+        return [name.strip() for name in features.split(",")] if features else None
+    try:
+        return [str(name) for name in json.loads(features)]
+    except ValueError:
+        raise ValueError(
+            f"features is {features!r}; give names with commas between them, or a JSON list"
+        ) from None
 
 
 def _way_out(path: Path) -> str:

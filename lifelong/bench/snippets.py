@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shlex
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +22,7 @@ _ARGUMENT = {"capacity": "memory"}
 """What the default's strategy and the function that makes its learner call by different names."""
 
 
-def command(method: str, settings: Mapping[str, Any], suite: Mapping[str, str], name: str) -> str:
+def command(method: str, settings: Mapping[str, Any], suite: Mapping[str, Any], name: str) -> str:
     """Write the command that tries a method with its settings on a suite.
 
     Example:
@@ -29,7 +30,10 @@ def command(method: str, settings: Mapping[str, Any], suite: Mapping[str, str], 
         'lifelong run digits --strategy der++ --set scenario=domain-incremental der++.capacity=1MB'
     """
     own = {f"{method}.{key}": value for key, value in settings.items()}
-    pairs = [f"{key}={value}" for key, value in {**suite, **own}.items()]
+    pairs = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in {**suite, **own}.items()
+    ]
     words = ["lifelong", "run", name, "--strategy", method]
     return shlex.join([*words, *(["--set", *pairs] if pairs else [])])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from lifelong.bench.snippets import INCREMENTS, command, python
 from lifelong.bench.stored import LEVELS
 from lifelong.bench.suites import resolve
 from lifelong.cli import main
+from lifelong.commands.arguments import setting
 from lifelong.core.learner import Learner
 from lifelong.memory.budget import bytes_of
 from lifelong.metrics.confidence import Interval
@@ -235,6 +237,12 @@ def test_the_command_is_understood_and_resolved(method: str, monkeypatch: pytest
     assert main(command(method, {}, kind, "digits").split()[1:]) == 0
     assert given["strategy"] == [method]
     resolve("digits", method, dict(arguments.setting(text) for text in given["set"]))
+
+
+def test_values_of_settings_are_written_as_they_are_read():
+    given = {"features": ["a", "b c"], "augment": False, "limit": None, "label": "move"}
+    words = shlex.split(command("si", {}, given, "t.csv"))
+    assert dict(setting(word) for word in words[words.index("--set") + 1 :]) == given
 
 
 def test_reasons_name_figure_suite_and_section():

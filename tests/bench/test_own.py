@@ -74,6 +74,27 @@ def test_the_title_is_that_of_the_settings(orders, tmp_path):
     assert title_of(resolve("digits", "ewc", {"tasks": 2})).startswith("scikit-learn's 8x8 digits")
 
 
+@pytest.mark.parametrize(
+    ("features", "width"), [("volume", 1), (" volume, price", 2), (["price"], 1), ("", 2)]
+)
+def test_columns_to_learn_from_can_be_named(orders, features, width):
+    stream = stream_of(settled(orders, features=features))
+    assert stream.tasks[0].train.x.shape[1] == width
+
+
+def test_a_column_that_is_no_number_can_be_left_out(orders):
+    text = orders.read_text().splitlines()
+    shops = (f"s{number},{row}" for number, row in enumerate(text[1:]))
+    orders.write_text("\n".join([f"shop,{text[0]}", *shops]))
+    with pytest.raises(DatasetError, match=r"row 1: 's0'; .*: --set features=COLUMN,COLUMN"):
+        stream_of(settled(orders))
+    assert stream_of(settled(orders, features="price,volume")).tasks[0].train.x.shape[1] == 2
+    with pytest.raises(DatasetError, match="no column size"):
+        stream_of(settled(orders, features="size"))
+    with pytest.raises(ValueError, match=r"features is '\['; give names with commas"):
+        stream_of(settled(orders, features="["))
+
+
 def test_data_that_change_while_a_run_goes_on_are_noticed(orders):
     config = settled(orders)
     with orders.open("a") as file:

@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 import torch
 
@@ -86,6 +88,26 @@ def test_refuses_what_cannot_be_learned_from(tmp_path, change, arguments, told):
     path = written(tmp_path / "t.parquet", {**COLUMNS, **change})
     with pytest.raises(DatasetError, match=told):
         table(path, **{"label": "kind", **arguments})
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_columns_may_be_separated_by_semicolons_or_tabs(tmp_path, separator, name):
+    text = "x,y,kind\n1,2.5,a\n3,4,b\n".replace(",", separator).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    data = table(tmp_path / name, "kind", test=0)
+    assert data.train_x.tolist() == [[1, 2.5], [3, 4]]
+    assert data.class_names == ("a", "b")
+
+
+def test_the_first_cell_that_is_no_number_is_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x;kind\n1;a\n2,5;b\n")
+    with pytest.raises(DatasetError, match=r"'x' of .* as in row 2: '2,5'; leave it out of `feat"):
+        table(path, "kind")
+    path.write_text("x,kind\n1,a\n,b\n")
+    with pytest.raises(DatasetError, match="in 1 of 2 rows, first in row 2: nan; fill them"):
+        table(path, "kind")
 
 
 def test_an_empty_cell_of_a_csv_is_no_class(tmp_path):
