@@ -22,6 +22,7 @@ from lifelong.nets import (
     MeansHead,
     NearestMeanHead,
     RidgeHead,
+    add_bottlenecks,
     add_lora,
 )
 from lifelong.preset import TRAINING
@@ -309,6 +310,14 @@ RECIPES: Mapping[str, Recipe] = {
         "task ids",
         "arXiv:2106.09685",
         network=partial(add_lora, sets="task"),
+    ),
+    "bottlenecks": Recipe(
+        None,
+        "structure",
+        "a set a task",
+        "task ids",
+        "arXiv:1902.00751",
+        network=partial(add_bottlenecks, sets="task"),
     ),
     "o-lora": Recipe(
         Orthogonal,
