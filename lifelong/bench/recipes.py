@@ -105,7 +105,7 @@ class Recipe:
 
         Example:
             >>> RECIPES["lwf"].settings()
-            {'strength': 1.0, 'temperature': 2.0, 'per_task': False, 'rows': 'new'}
+            {'strength': 1.0, 'temperature': 2.0, 'per_task': False, 'rows': 'new', 'record': 0}
         """
         return {name: parameter.default for name, parameter in self._parameters().items()}
 
