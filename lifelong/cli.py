@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from lifelong.commands import advise, bench, past, service
+from lifelong.commands.arguments import Parser
 from lifelong.core.errors import LifelongError
 
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="lifelong", description="Models that go on learning and keep what they knew."
     )
     whole.set_defaults(stopped="")

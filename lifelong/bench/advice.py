@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from lifelong.bench.constraints import Constraints, Place
 from lifelong.bench.recipes import RECIPES
 from lifelong.bench.rules import Figures, fits, read_interval, read_rules
 from lifelong.bench.statistics import format_bytes, label
-from lifelong.bench.stored import LEVELS, is_known, least, level, settings_for
+from lifelong.bench.stored import LEVELS, is_known, least, level, may_not_fit, settings_for
 from lifelong.core.errors import LifelongError
 from lifelong.metrics.confidence import Interval
 
@@ -87,8 +88,12 @@ class Advice:
 def advise(constraints: Constraints) -> Advice:
     """Rank the methods that keep to constraints, and say why the others do not.
 
+    Where there is a limit on storage, those of which it is not known whether they keep to it come
+    last, and they alone are not enough.
+
     Raises:
         NothingFits: none does; the message says which constraint to relax, and for what.
+        ValueError: no `Constraints` are given.
 
     Example:
         >>> from lifelong.bench import Constraints, advise
@@ -96,11 +101,16 @@ def advise(constraints: Constraints) -> Advice:
         >>> [out.constraint for out in found.ruled_out if out.method == "replay"]
         ['privacy']
     """
+    if not isinstance(constraints, Constraints):
+        raise ValueError(
+            f"advise was given {constraints!r}; give constraints by their names, such as "
+            "advise(Constraints(storage='10MB', privacy='statistics'))"
+        )
     c = constraints.settled()
     against = {name: _against(name, c) for name in _methods()}
     candidates = [_candidate(name, c) for name, out in against.items() if out is None]
-    if not candidates:
-        raise NothingFits(_way_out(constraints))
+    if all(may_not_fit(one.method, c) for one in candidates):
+        raise NothingFits("\n".join([_way_out(constraints), *_unknown(candidates)]))
     ranked, because = _ranked(candidates, c)
     ruled_out = tuple(out for out in against.values() if out is not None)
     return Advice(c, tuple(ranked), ruled_out, tuple(read_rules().nearest(c)), because)
@@ -141,11 +151,14 @@ def rank(candidates: Sequence[Candidate], place: Place) -> tuple[list[Candidate]
 
 
 def _ranked(candidates: Sequence[Candidate], c: Constraints) -> tuple[list[Candidate], str]:
-    ranked, because = rank(candidates, c.place)
+    unsure = [one for one in candidates if may_not_fit(one.method, c)]
+    ranked, because = rank([one for one in candidates if one not in unsure], c.place)
     doubt = in_doubt(candidates, c)
     if doubt is not None:
         ranked.sort(key=lambda one: one.method != FALLBACK)  # keeps the order of the others
-    return ranked, doubt or because
+    elif unsure:
+        because += "; what is not known to fit into the storage comes last"
+    return [*ranked, *rank(unsure, c.place)[0]], doubt or because
 
 
 def in_doubt(candidates: Sequence[Candidate], c: Constraints) -> str | None:
@@ -250,26 +263,38 @@ def _candidate(method: str, c: Constraints) -> Candidate:
         doubts.append(f"not among those compared on {near[0].suite}")
     if cost is not None:
         (reasons if cost.times < CHEAP else doubts).append(cost.told)
-    if level(method) == "rows":
-        doubts.append("keeps what past rows can be had from")
-    else:
-        reasons.append("keeps no past rows")
-    if "boundaries" in RECIPES[method].needs:
-        doubts.append("must be told when a task ends")
-    for note in rules.notes:
-        if method in note.methods and fits(note.when, c):
-            (reasons if note.good else doubts).append(note.told)
+    good, bad = facts(method, c)
     return Candidate(
         method,
         settings,
         None if found is None else read_interval(found[0]),
         None if cost is None else cost.times,
         least(method, c) if is_known(method, c) else None,
-        tuple(reasons),
-        tuple(doubts),
+        (*reasons, *good),
+        (*doubts, *bad),
         accuracy_of=None if found is None else found[1],
         cost_of=None if cost is None else cost.of,
     )
+
+
+def facts(method: str, c: Constraints) -> tuple[list[str], list[str]]:
+    """Say what speaks for a method and against it whatever it is measured on.
+
+    Example:
+        >>> facts("lwf", Constraints())
+        (['keeps no past rows'], ['must be told when a task ends'])
+    """
+    reasons, doubts = [], []
+    if level(method) == "rows":
+        doubts.append("keeps what past rows can be had from")
+    else:
+        reasons.append("keeps no past rows")
+    if "boundaries" in RECIPES[method].needs:
+        doubts.append("must be told when a task ends")
+    for note in read_rules().notes:
+        if method in note.methods and fits(note.when, c):
+            (reasons if note.good else doubts).append(note.told)
+    return reasons, doubts
 
 
 def _accuracy(method: str, accuracy: Mapping[str, str]) -> tuple[str, str] | None:
@@ -320,21 +345,38 @@ LOOSE: Sequence[Mapping[str, Any]] = (
 
 
 def _way_out(constraints: Constraints) -> str:
-    """Say what could be had if one constraint, or two that belong together, gave way."""
+    """Say what could be had if one constraint, or two, gave way."""
+    pairs = [{**one, **other} for one, other in combinations(LOOSE, 2)]
+    for told, changes in (("one gives", LOOSE), ("two give", pairs)):
+        bought = _bought(constraints, changes)
+        if bought:
+            head = f"no method keeps to all constraints; if {told} way:"
+            return "\n".join([head, *bought])
+    return "no method keeps to all constraints, nor if two of them give way; relax several"
+
+
+def _bought(constraints: Constraints, changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what could be had with each of these changes, each method once, with at most two."""
     bought: dict[str, str] = {}
-    for change in LOOSE:
+    for change in changes:
         try:
             c = replace(constraints, **change).settled()
         except ValueError:  # it would contradict another one
             continue
-        fitting = [_candidate(name, c) for name in _methods() if _against(name, c) is None]
-        given_up = " and ".join(n for n, v in change.items() if getattr(constraints, n) != v)
-        if fitting:
+        given_up = [n for n, v in change.items() if getattr(constraints, n) != v]
+        kept = [name for name in _methods() if _against(name, c) is None]
+        fitting = [_candidate(name, c) for name in kept if not may_not_fit(name, c)]
+        if fitting and len(given_up) <= 2:
             first = _ranked(fitting, c)[0][0]
-            bought.setdefault(first.method, f"  without {given_up}: {_said(first)}")
-    if not bought:
-        return "no method keeps to all constraints, nor if one of them gives way; relax several"
-    return "\n".join(["no method keeps to all constraints; if one gives way:", *bought.values()])
+            bought.setdefault(first.method, f"  without {' and '.join(given_up)}: {_said(first)}")
+    return list(bought.values())
+
+
+def _unknown(candidates: Sequence[Candidate]) -> list[str]:
+    """Name the methods of which it is not known whether they fit into the storage."""
+    names = ", ".join(f"{one.method} ({RECIPES[one.method].stores})" for one in candidates)
+    way_out = "say row_bytes, classes and parameters, as far as you can"
+    return [f"whether these fit is not known: {names}; {way_out}"] if candidates else []
 
 
 def _said(first: Candidate) -> str:

@@ -87,7 +87,12 @@ def kept_apart(config: Config) -> tuple[Rows, ...]:
 
 
 def learner_of(config: Config, stream: Stream) -> Learner:
-    """Make the learner of a run; its weights depend on the seed alone."""
+    """Make the learner of a run; its weights depend on the seed alone.
+
+    Raises:
+        ValueError: a setting makes no sense, or a strategy needs the task where it is not told.
+    """
+    _check_told(config, stream)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         model = _model(config, stream)
@@ -106,6 +111,22 @@ def learner_of(config: Config, stream: Stream) -> Learner:
     strategies = recipes.make(config["strategy"], config["settings"])
     seed, device = config["seed"], config["device"]
     return Learner(model, optimizer, strategies, seed=seed, device=device)
+
+
+def _check_told(config: Config, stream: Stream) -> None:
+    """Refuse what must be told the task, where test rows come without it."""
+    needing = [
+        name
+        for name in recipes.parts(config["strategy"])
+        if "task ids" in recipes.RECIPES[name].needs
+    ]
+    if needing and not stream.task_known:
+        raise ValueError(
+            f"{needing[0]} must be told the task of each row, and scenario={config['scenario']} "
+            f"with head={config['head']} does not tell it at test time; take one that does, --set "
+            "scenario=task-incremental head=multi, or a strategy that needs no task ids (`lifelong "
+            "list strategies`)"
+        )
 
 
 def warm_up(config: Config) -> None:

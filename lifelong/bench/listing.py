@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from lifelong.bench.hybrids import HYBRIDS
 from lifelong.bench.recipes import RECIPES
 
+APART = {
+    "prompts": ("structure", "parts a task", "boundaries", "arXiv:2211.13218"),
+}
+"""What no suite has the model for: its family, what it stores and needs, and its paper."""
 LEGEND = (
     "P is the size of the model, G of a generator. Join names by + to combine: ewc+replay.",
     "Boundaries: end_task or consolidate must be called now and then.",
     "Task ids: each row must come with its task.",
+    "Prompts are for transformers, in Python alone: lifelong.nets.Prompted, with Orthogonal.",
 )
 
 
@@ -23,13 +28,13 @@ def strategies() -> list[str]:
     """
     families = list(dict.fromkeys(recipe.family for recipe in RECIPES.values()))
     head = ("name", "stores", "needs", "paper")
-    rows = {n: (f"  {n}", r.stores, r.needs, r.paper) for n, r in RECIPES.items()}
-    head_line, *lines = aligned([head, *rows.values()])
-    line_of = dict(zip(rows, lines, strict=True))
+    told = {n: (r.family, r.stores, r.needs, r.paper) for n, r in RECIPES.items()} | APART
+    rows = [(f"  {name}", *own) for name, (_, *own) in told.items()]
+    head_line, *lines = aligned([head, *rows])
+    family_of = list(zip([family for family, *_ in told.values()], lines, strict=True))
     written = [head_line]
     for family in families:
-        own = [line_of[name] for name, recipe in RECIPES.items() if recipe.family == family]
-        written += ["", family, *own]
+        written += ["", family, *(line for other, line in family_of if other == family)]
     hybrids = [(f"  {name}", h.parts, h.when) for name, h in HYBRIDS.items()]
     return [*written, "", "hybrids", *aligned(hybrids), "", *LEGEND]
 

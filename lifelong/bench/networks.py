@@ -78,12 +78,19 @@ def experts(model: nn.Module) -> nn.Module:
             "yourself: lifelong.nets.Experts(model, inputs)"
         )
     if isinstance(model, TaskClassifier):
-        model = Classifier(backbone, GrowingHead(_features(model)), front)
+        model = Classifier(backbone, GrowingHead(features_before(model)), front)
     return Experts(model, inputs, rank=max(1, min(32, inputs // 4)))
 
 
-def _features(model: Classifier) -> int:
-    return int(getattr(model.head, "features", 0) or getattr(model.head, "in_features", 0))
+def features_before(model: nn.Module) -> int:
+    """Return how many features a model's head is given; 0 where nothing says it.
+
+    Example:
+        >>> features_before(Classifier(nn.Sequential(nn.Linear(4, 3)), nn.Linear(3, 2)))
+        3
+    """
+    head = getattr(model, "head", None)
+    return int(getattr(head, "features", 0) or getattr(head, "in_features", 0))
 
 
 def _backbone_and_front(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:
@@ -93,4 +100,4 @@ def _backbone_and_front(model: nn.Module) -> tuple[nn.Module, nn.Module | None]:
 def _with_task_heads(model: nn.Module) -> nn.Module:
     if not isinstance(model, Classifier):
         return model
-    return TaskClassifier(model.backbone, TaskHeads(_features(model)), model.front)
+    return TaskClassifier(model.backbone, TaskHeads(features_before(model)), model.front)

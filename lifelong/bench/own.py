@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lifelong.bench.suites import Suite
+from lifelong.bench.suites import Suite, suite_of
 from lifelong.core.errors import DatasetError
 from lifelong.streams import Labelled, image_folder, table
 from lifelong.streams.images import SUFFIXES
@@ -23,12 +24,15 @@ class OwnSuite(Suite):
 
     Attributes:
         label: the column of a table that holds the labels.
+        features: the columns to learn from, separated by commas, or as a JSON list; all others
+            than the label if empty.
         size: what images are resized to, in both directions; None if all are of one size.
         test: the share of each class that is tested on.
         content: SHA-256 of what was read, so that a run does not go on with other data.
     """
 
     label: str = "label"
+    features: str = ""
     size: int | None = None
     test: float = 0.2
     content: str = ""
@@ -38,11 +42,11 @@ class OwnSuite(Suite):
 
 _SHARED = {"width": 100, "head": "fixed", "optimizer": "adam", "lr": 1e-3, "batch": 32, "epochs": 5}
 _OF_TABLES = OwnSuite(
-    "rows of a table in their order, in 5 stretches", "", scenario="in-order", scale=1.0,
+    "rows of a table", "", scenario="in-order", scale=1.0,
     **_SHARED,  # type: ignore[arg-type]
 )  # fmt: skip
 _OF_IMAGES = OwnSuite(
-    "images by their folders, class-incremental", "", model="cnn",
+    "images by their folders", "", model="cnn",
     **_SHARED | {"width": 32},  # type: ignore[arg-type]
 )  # fmt: skip
 
@@ -66,6 +70,22 @@ def own_suite(name: str) -> OwnSuite:
     path = Path(name).absolute()
     base = _OF_TABLES if name.endswith(TABLES) else _OF_IMAGES
     return replace(base, data=str(path), content=digest(path))
+
+
+def title_of(config: Mapping[str, Any]) -> str:
+    """Say what a settled run is on: the suite's summary, or how data of one's own are cut.
+
+    Example:
+        >>> from lifelong.bench.suites import resolve
+        >>> title_of(resolve("rotated-mnist", "replay", {}))
+        'MNIST turned by 0 to 180 degrees in 5 tasks'
+    """
+    if "content" not in config:
+        return suite_of(config["suite"]).summary
+    base = _OF_TABLES if config["data"].endswith(TABLES) else _OF_IMAGES
+    if config["scenario"] == "in-order":
+        return f"{base.summary} in their order, in {config['tasks']} stretches"
+    return f"{base.summary}, {config['scenario']} in {config['tasks']} tasks"
 
 
 def short_name(name: str) -> str:
@@ -133,22 +153,63 @@ def load_own(config: Mapping[str, Any]) -> Labelled:
     A table's features come less their mean over the training rows, and over their deviation.
 
     Raises:
-        DatasetError: they are damaged, not as asked for, or others than when the run was settled.
+        DatasetError: they are damaged, not as asked for, of one class alone, or others than when
+            the run was settled.
         MissingExtra: what reads them is not installed.
     """
-    return _load(*(config[name] for name in ("data", "label", "size", "test", "content")))
+    return _load(*(config[name] for name in _READ))
+
+
+_READ = ("data", "label", "features", "size", "test", "content")
 
 
 @lru_cache(maxsize=1)
-def _load(data: str, label: str, size: int | None, test: float, content: str) -> Labelled:
+def _load(
+    data: str, label: str, features: str, size: int | None, test: float, content: str
+) -> Labelled:
     path = Path(data)
     if digest(path) != content:
         raise DatasetError(f"{path} is not what it was when the run began; start another, --out")
-    if not data.endswith(TABLES):
+    read = _read(path, label, features, size, test)
+    if len(read.class_names) == 1:
+        raise DatasetError(
+            f"all {len(read.train_y) + len(read.test_y)} rows of {path} are of one class, "
+            f"{read.class_names[0]!r}, so there is nothing to tell apart; {_way_out(path)}"
+        )
+    return read
+
+
+def _read(path: Path, label: str, features: str, size: int | None, test: float) -> Labelled:
+    if not path.name.endswith(TABLES):
         return image_folder(path, size=None if size is None else (size, size), test=test)
     try:
-        return table(path, label, test=test, standardise=True)
+        return table(path, label, features=_names(features), test=test, standardise=True)
     except DatasetError as error:
-        if f"no column {label};" not in str(error):
-            raise
-        raise DatasetError(f"{error}; say which holds the labels: --set label=COLUMN") from error
+        told = str(error)
+        if f"no column {label};" in told:
+            raise DatasetError(f"{told}; say which holds the labels: --set label=COLUMN") from error
+        if "leave it out of `features`" in told:
+            raise DatasetError(f"{told}: --set features=COLUMN,COLUMN") from error
+        raise
+
+
+def _names(features: str) -> list[str] | None:
+    """Read names that are separated by commas, or a JSON list of them; None for none.
+
+    Raises:
+        ValueError: it begins like a JSON list and is none.
+    """
+    if not features.startswith("["):
+        return [name.strip() for name in features.split(",")] if features else None
+    try:
+        return [str(name) for name in json.loads(features)]
+    except ValueError:
+        raise ValueError(
+            f"features is {features!r}; give names with commas between them, or a JSON list"
+        ) from None
+
+
+def _way_out(path: Path) -> str:
+    if path.name.endswith(TABLES):
+        return "name another column of labels: --set label=COLUMN"
+    return "give it a folder of images for each of two classes or more"

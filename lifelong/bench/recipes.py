@@ -22,6 +22,7 @@ from lifelong.nets import (
     MeansHead,
     NearestMeanHead,
     RidgeHead,
+    add_bottlenecks,
     add_lora,
 )
 from lifelong.preset import TRAINING
@@ -86,6 +87,7 @@ class Recipe:
         bound: the rows it may train on, if it is a bound.
         network: what it makes of a suite's network, where it needs one of its own.
         training: fields of a suite that it brings along, such as the optimizer, if it does.
+        head: what makes the head that is computed, of a number of features, if it has one.
     """
 
     make: Callable[..., Strategy] | None
@@ -96,13 +98,14 @@ class Recipe:
     bound: Bound | None = None
     network: Callable[[nn.Module], nn.Module] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    head: Callable[..., AnalyticHead] | None = None
 
     def settings(self) -> dict[str, Any]:
         """Name the settings with their defaults.
 
         Example:
             >>> RECIPES["lwf"].settings()
-            {'strength': 1.0, 'temperature': 2.0, 'per_task': False, 'rows': 'new'}
+            {'strength': 1.0, 'temperature': 2.0, 'per_task': False, 'rows': 'new', 'record': 0}
         """
         return {name: parameter.default for name, parameter in self._parameters().items()}
 
@@ -174,19 +177,28 @@ def _analytic(
     kind: Callable[..., AnalyticHead], model: nn.Module, *, warm: bool = False
 ) -> nn.Module:
     """Put a head that is computed in place of one that is trained, or around it."""
-    if not isinstance(model, Classifier) or wants_task(model):
+    if wants_task(model):
         raise ValueError(
             f"analytic heads are not told the task, as the suite's {type(model).__name__} is; "
             "choose a class- or domain-incremental suite"
         )
+    features = networks.features_before(model)
+    if not isinstance(model, Classifier) or not features:
+        raise ValueError(
+            f"{type(model).__name__} does not say where its features end and its head begins; make "
+            "it a Classifier(backbone, head) of this library, whose head is nn.Linear or a "
+            "GrowingHead"
+        )
     if warm:
-        model.head = kind(model.backbone.features, logits=model.head)
+        model.head = kind(features, logits=model.head)
         return model
     model.requires_grad_(False)
     classes = getattr(model.head, "out_features", 0)
-    model.head = kind(model.backbone.features, classes=classes)
+    model.head = kind(features, classes=classes)
     return model
 
+
+_ridge = partial(RidgeHead, width=1000)
 
 RECIPES: Mapping[str, Recipe] = {
     "fine-tune": Recipe(None, "none", "nothing", "nothing", "the lower bound"),
@@ -246,6 +258,7 @@ RECIPES: Mapping[str, Recipe] = {
         "nothing",
         "arXiv:2210.04428",
         network=partial(_analytic, MeansHead),
+        head=MeansHead,
     ),
     "slda": Recipe(
         Analytic,
@@ -254,6 +267,7 @@ RECIPES: Mapping[str, Recipe] = {
         "nothing",
         "arXiv:1909.01520",
         network=partial(_analytic, LDAHead),
+        head=LDAHead,
     ),
     "ranpac": Recipe(
         Analytic,
@@ -261,7 +275,8 @@ RECIPES: Mapping[str, Recipe] = {
         "sums",
         "nothing",
         "arXiv:2307.02251",
-        network=partial(_analytic, partial(RidgeHead, width=1000)),
+        network=partial(_analytic, _ridge),
+        head=_ridge,
     ),
     "ranpac-warm": Recipe(
         partial(Analytic, warm=True),
@@ -269,7 +284,8 @@ RECIPES: Mapping[str, Recipe] = {
         "sums",
         "boundaries",
         "arXiv:2307.02251",
-        network=partial(_analytic, partial(RidgeHead, width=1000), warm=True),
+        network=partial(_analytic, _ridge, warm=True),
+        head=_ridge,
     ),
     "wa": Recipe(WA, "balance", "nothing", "boundaries", "arXiv:1911.07053"),
     "class-balanced": Recipe(ClassBalanced, "balance", "nothing", "nothing", "arXiv:1901.05555"),
@@ -294,6 +310,14 @@ RECIPES: Mapping[str, Recipe] = {
         "task ids",
         "arXiv:2106.09685",
         network=partial(add_lora, sets="task"),
+    ),
+    "bottlenecks": Recipe(
+        None,
+        "structure",
+        "a set a task",
+        "task ids",
+        "arXiv:1902.00751",
+        network=partial(add_bottlenecks, sets="task"),
     ),
     "o-lora": Recipe(
         Orthogonal,
@@ -394,6 +418,9 @@ def make(name: str, settings: Mapping[str, Mapping[str, Any]]) -> list[Strategy]
 
 def network(name: str, model: nn.Module) -> nn.Module:
     """Make of a suite's network the one that a combination needs.
+
+    Raises:
+        ValueError: a strategy cannot make one of it; the message says of what it can.
 
     Example:
         >>> network("ewc+replay", nn.Linear(4, 2))

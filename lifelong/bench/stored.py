@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from lifelong.bench.constraints import Constraints, Privacy
 from lifelong.bench.recipes import RECIPES
@@ -19,7 +20,7 @@ LEVELS: tuple[Privacy, ...] = ("rows", "statistics", "nothing")
 NOTED = 3 * 8
 """Bytes beside a row's inputs: its label, its task and its id."""
 NUMBER, HALF = 8, 2
-"""Bytes of an input's number, at most, and of one in 16 bits."""
+"""Bytes of a number of an input, at most, or of a sum; and of one in 16 bits."""
 
 
 def _times(*factors: int | None) -> int | None:
@@ -51,7 +52,7 @@ STORED: Mapping[str, tuple[Privacy, Size]] = {
     "a set a task": ("nothing", lambda _: None),
     "G": ("statistics", _generator),
     "means": ("nothing", lambda _: None),  # they are the weights of the head
-    "sums": ("statistics", lambda _: None),
+    "sums": ("statistics", lambda _: None),  # but where a head has a width of its own
     "bases": ("statistics", lambda _: None),
     "moments": ("statistics", lambda _: None),
     "rows": ("rows", _row_of_each_class),
@@ -60,6 +61,10 @@ STORED: Mapping[str, tuple[Privacy, Size]] = {
     "directions P": ("rows", lambda c: _times(4, c.parameters)),  # one, which gives its row back
 }
 """Each thing that a recipe names: what must be allowed for it, and its size."""
+
+
+_FITTED = ("rows", "outputs")
+"""What a capacity bounds."""
 
 
 def stored(method: str) -> list[tuple[str, float]]:
@@ -96,12 +101,18 @@ def least(method: str, c: Constraints) -> int:
 def is_known(method: str, c: Constraints) -> bool:
     """Say whether constraints tell enough for `least` to be the fewest bytes.
 
+    Of a head that is computed they never do: it depends on the number of features.
+
     Example:
         >>> is_known("ewc", Constraints(parameters=1000)), is_known("ewc", Constraints())
         (True, False)
     """
     rows = not keeps_rows(method) or None not in (c.row_bytes, c.classes)
-    return rows and all(size is not None for size, _ in _sizes(method, c))
+    return (
+        rows
+        and RECIPES[method].head is None
+        and all(size is not None for size, _ in _sizes(method, c))
+    )
 
 
 def keeps_rows(method: str) -> bool:
@@ -117,7 +128,35 @@ def keeps_rows(method: str) -> bool:
 def _sizes(method: str, c: Constraints) -> list[tuple[int | None, float]]:
     if c.row_bytes and _packs(method):
         c = replace(c, row_bytes=max(1, c.row_bytes * HALF // NUMBER))
-    return [(STORED[thing][1](c), count) for thing, count in stored(method)]
+    return [
+        (_sums(method, c) if thing == "sums" else STORED[thing][1](c), count)
+        for thing, count in stored(method)
+    ]
+
+
+def _sums(method: str, c: Constraints) -> int | None:
+    """Count the moments of a computed head that has a width of its own, and a sum a class."""
+    width = _width(method)
+    return None if width is None else NUMBER * width * (width + (c.classes or 1))
+
+
+def _width(method: str) -> int | None:
+    head = RECIPES[method].head
+    return int(head.keywords["width"]) if isinstance(head, partial) else None
+
+
+def may_not_fit(method: str, c: Constraints) -> bool:
+    """Say whether there is a limit on storage and nothing tells that a method keeps to it.
+
+    Example:
+        >>> [may_not_fit(name, Constraints(storage=10**8)) for name in ("default", "gpm", "ranpac")]
+        [False, True, False]
+    """
+    if not isinstance(c.storage, int) or is_known(method, c):
+        return False
+    others = zip(stored(method), _sizes(method, c), strict=True)
+    unknown = any(size is None for (thing, _), (size, _) in others if thing not in _FITTED)
+    return unknown or not (_width(method) or settings_for(method, c)[0])
 
 
 def settings_for(method: str, c: Constraints) -> tuple[dict[str, int | str], str | None]:
@@ -148,6 +187,10 @@ def settings_for(method: str, c: Constraints) -> tuple[dict[str, int | str], str
 
 
 def _lacking(method: str, c: Constraints) -> str:
+    width = _width(method)
+    if width is not None:
+        size, each = format_bytes(least(method, c)), format_bytes(4 * width)
+        return f"it keeps {size}, and {each} more for each feature of the backbone"
     told = [name for name in ("row_bytes", "classes", "parameters") if getattr(c, name) is None]
     way_out = f"; say {' and '.join(told)}" if told else ""
     return f"whether it fits is not known: it stores {RECIPES[method].stores}{way_out}"

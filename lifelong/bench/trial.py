@@ -9,12 +9,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lifelong.bench.advice import Advice, Candidate, rank
+from lifelong.bench.advice import CHEAP, Advice, Candidate, facts, rank
 from lifelong.bench.build import learner_of, stream_of
 from lifelong.bench.constraints import Constraints, Increment
 from lifelong.bench.folder import check_beside
 from lifelong.bench.runner import RunFailed, Told, run_all
-from lifelong.bench.statistics import Summary, format_bytes, summary
+from lifelong.bench.statistics import Summary, format_bytes, format_interval, summary
 from lifelong.bench.stored import NOTED, keeps_rows
 from lifelong.bench.suites import resolve
 from lifelong.metrics.confidence import Interval
@@ -205,7 +205,7 @@ def _decided(
         row = rows.get(one.method)
         if row is None:
             continue
-        measured = _measured(one, row)
+        measured = _measured(one, rows, advice.constraints)
         broken = _broken(measured, advice.constraints)
         if broken is None:
             kept.append(measured)
@@ -218,14 +218,46 @@ def _decided(
             f"({told}); give more minutes, try more candidates, or relax what they broke"
         )
     ranked, because = rank(kept, advice.constraints.place)
-    return Trial(results, tuple(ranked), left_out, because)
+    return Trial(results, tuple(ranked), left_out, because + _needless(ranked, rows))
 
 
-def _measured(one: Candidate, row: Summary) -> Candidate:
+def _needless(ranked: Sequence[Candidate], rows: Mapping[str, Summary]) -> str:
+    """Say where fine-tuning is even with the most accurate."""
+    bare = rows.get("fine-tune")
+    best = max((one.accuracy for one in ranked if one.accuracy), key=lambda own: own.mean)
+    if bare is None or 100 * bare["average_accuracy"].mean < best.mean - (best.half or 0.0):
+        return ""
+    return (
+        f"; fine-tuning came to {_percent(bare)}, no worse within that interval: this stream does "
+        "not show that anything is forgotten"
+    )
+
+
+def _percent(row: Summary) -> str:
+    return f"{format_interval(row['average_accuracy'], 100)} %"
+
+
+def _measured(one: Candidate, rows: Mapping[str, Summary], c: Constraints) -> Candidate:
+    row = rows[one.method]
     own, ratio, kept = row["average_accuracy"], row["ratio"], row["memory_bytes"]
     half = None if own.half is None else 100 * own.half
+    good, bad = facts(one.method, c)
+    beside = [
+        f"{rows[name]['label']} {_percent(rows[name])}"
+        for name in ("fine-tune", "joint")
+        if name in rows
+    ]
+    reasons = [f"{_percent(row)} on rows kept apart ({'; '.join(beside)})"]
+    doubts: list[str] = []
+    if ratio is not None:
+        told = f"x{ratio.mean:.2f} the time of fine-tuning, measured"
+        (reasons if ratio.mean < CHEAP else doubts).append(told)
+    if kept is not None:
+        reasons.append(f"kept {format_bytes(kept.mean)}")
     return replace(
         one,
+        reasons=(*reasons, *good),
+        doubts=(*doubts, *bad),
         accuracy=Interval(100 * own.mean, None, half, own.count),
         cost=None if ratio is None else ratio.mean,
         least=None if kept is None else round(kept.mean),

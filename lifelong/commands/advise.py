@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +51,9 @@ def add(commands: Any) -> None:
         metavar="SUITE",
         help="try them on it (see `lifelong list`), or on a table or images of your own",
     )
-    tried.add_argument("--minutes", type=float, default=10.0, help="at most (default: 10)")
-    tried.add_argument(
-        "--candidates", type=int, default=4, metavar="N", help="to try (default: %(default)s)"
-    )
-    tried.add_argument("--seeds", type=seeds, default=[0, 1, 2], help="(default: 0,1,2)")
+    tried.add_argument("--minutes", type=float, help="at most (default: 10)")
+    tried.add_argument("--candidates", type=int, metavar="N", help="to try (default: 4)")
+    tried.add_argument("--seeds", type=seeds, help="(default: 0,1,2)")
     tried.add_argument(
         "--set", nargs="+", metavar="KEY=VALUE", type=pair, default=[], action="extend",
         help="settings of the suite, such as limit=100",
@@ -64,6 +62,10 @@ def add(commands: Any) -> None:
     tried.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
 
 
+DEFAULTS: Mapping[str, Any] = {
+    "minutes": 10.0, "candidates": 4, "seeds": [0, 1, 2], "set": [], "out": None, "workers": None,
+}  # fmt: skip
+"""How methods are tried, where it is not said otherwise."""
 SHOWN = 5
 """How many candidates are shown with all that speaks for them and against them."""
 LEVELS = {"low": "rows", "medium": "statistics", "high": "nothing"}
@@ -78,8 +80,12 @@ def _advise(options: argparse.Namespace) -> int:
     given["privacy"] = LEVELS.get(options.privacy, options.privacy)
     constraints = Constraints(**given)
     if options.measure is None:
+        _refuse_unused(options)
         _print(options, advise(constraints), None)
         return 0
+    for name, value in DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     constraints = known_of(constraints, options.measure, dict(options.set))
     advice = advise(constraints)
     trial, report = _measured(options, advice)
@@ -87,6 +93,17 @@ def _advise(options: argparse.Namespace) -> int:
     if not options.json:
         print(f"the report is {report.resolve()}")
     return 0
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """Refuse what only says how methods are tried, where none is: it would change nothing."""
+    given = [f"--{name}" for name in DEFAULTS if getattr(options, name) not in (None, [])]
+    if given:
+        says, it = ("say", "them") if len(given) > 1 else ("says", "it")
+        raise ValueError(
+            f"{' and '.join(given)} {says} how methods are tried, and none is; say on what with "
+            f"--measure SUITE, or leave {it} out"
+        )
 
 
 def _measured(options: argparse.Namespace, advice: Advice) -> tuple[Trial, Path]:
@@ -138,16 +155,28 @@ def _print(options: argparse.Namespace, advice: Advice, trial: Trial | None) -> 
     because = advice.because if trial is None else trial.because
     print(f"take {first.method}: {because}\n\n  {line}\n")
     print("\n".join(f"  {text}".rstrip() for text in code.splitlines()))
-    shown = SHOWN if not options.all else len(advice.candidates)
-    for one in advice.candidates[:shown]:
+    shown, rest = _parted(advice, trial, everything=options.all)
+    for one in shown:
         print("\n".join(["", *_told(one)]))
-    rest = [
-        (f"  {one.method}", (one.reasons or one.doubts)[0]) for one in advice.candidates[shown:]
-    ]
+    then = "then" if trial is None else "then, untried"
+    others = [(f"  {one.method}", (one.reasons or one.doubts)[0]) for one in rest]
     outs = [(f"  {one.method}", one.constraint, one.because) for one in advice.ruled_out]
-    for head, rows in (("then (--all for the reasons)", rest), ("ruled out", outs)):
+    for head, rows in ((f"{then} (--all for the reasons)", others), ("ruled out", outs)):
         if rows:
             print("\n".join(["", head, *aligned(rows)]))
+
+
+def _parted(
+    advice: Advice, trial: Trial | None, *, everything: bool
+) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
+    """Give the candidates that are shown with their reasons, and the others, best first."""
+    every, count = advice.candidates, SHOWN
+    if trial is not None:
+        tried = {run["strategy"] for run in trial.results} | trial.left_out.keys()
+        every = (*trial.candidates, *(one for one in every if one.method not in tried))
+        count = len(trial.candidates)
+    count = len(every) if everything else count
+    return every[:count], every[count:]
 
 
 def _told(one: Candidate) -> list[str]:

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from lifelong.core.errors import MissingExtra
+from lifelong.core.errors import MissingExtra, UnknownName
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of one command, or of all, that names the option nearest to an unknown one.
+
+    Example:
+        >>> parser = Parser(prog="lifelong", exit_on_error=False)
+        >>> _ = parser.add_argument("--storage")
+        >>> parser.parse_known_args(["--storage", "2MB"])
+        (Namespace(storage='2MB'), [])
+    """
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse words; leave, with the usage of this command, where an option is unknown."""
+        found, rest = super().parse_known_args(args, namespace)
+        wrong = next((word.partition("=")[0] for word in rest if word.startswith("--")), None)
+        if wrong is not None:
+            known = [name for name in self._option_string_actions if name.startswith("--")]
+            self.error(str(UnknownName("option", wrong, known)))
+        return found, rest
 
 
 def setting(text: str) -> tuple[str, Any]:

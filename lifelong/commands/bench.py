@@ -117,22 +117,22 @@ def _run(options: argparse.Namespace) -> int:
         need("serve", "mlflow", "sqlalchemy")
     need("bench", "rich", "jinja2", "matplotlib")
     from lifelong.bench.folder import check_beside
-    from lifelong.bench.own import check_apart, short_name
+    from lifelong.bench.own import check_apart, short_name, title_of
     from lifelong.bench.progress import RunProgress
     from lifelong.bench.runner import RunFailed, run_all
-    from lifelong.bench.suites import resolve, suite_of
+    from lifelong.bench.suites import resolve
 
     started = time.perf_counter()
     if len(set(options.strategy)) != len(options.strategy):
         raise ValueError(f"--strategy {' '.join(options.strategy)}; name each of them once")
     given = dict(setting(text) for text in options.set)
     _check_owners(given, options.strategy)
-    title = suite_of(options.suite).summary
     configs = [
         {**resolve(options.suite, strategy, given), "seed": seed}
         for strategy in options.strategy
         for seed in options.seeds
     ]
+    title = title_of(configs[0])
     out = options.out or Path("runs") / ("demo" if options.demo else short_name(options.suite))
     check_apart(options.suite, out)
     folders = [out / "jobs" / f"{c['strategy']}-{c['seed']}" for c in configs]

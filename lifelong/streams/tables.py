@@ -13,6 +13,9 @@ import torch
 from lifelong.core.errors import DatasetError, MissingExtra
 from lifelong.streams.labelled import Labelled, divided
 
+_FIRST = 2**16
+"""Bytes at the beginning of a CSV in which its first line is looked for."""
+
 
 def table(
     path: str | Path,
@@ -30,7 +33,8 @@ def table(
     The classes are the distinct labels, sorted; rows stay in the file's order.
 
     Args:
-        path: a `.csv` (also gzipped: `.csv.gz`) or `.parquet` file.
+        path: a `.csv` (also gzipped: `.csv.gz`) or `.parquet` file. Commas separate the columns of
+            a CSV, or semicolons or tabs where its first line has no comma.
         label: the column of labels: text, integers or booleans.
         features: the columns to learn from, if not all others.
         test: the share of rows to test on, rounded down.
@@ -43,7 +47,7 @@ def table(
 
     Raises:
         DatasetError: the file is missing, damaged or of another kind, a column is missing or not
-            numeric, or values are missing, NaN or infinite.
+            numeric, values are missing, NaN or infinite, or labels are missing or blank.
         MissingExtra: pyarrow is not installed.
         ValueError: `split` or `test` is none of these.
 
@@ -92,7 +96,12 @@ def _read(path: Path) -> Any:
     if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
         raise DatasetError(f"{path} is neither .csv, .csv.gz nor .parquet")
     try:
-        return parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
+        if path.suffix == ".parquet":
+            return parquet.read_table(path)
+        with pyarrow.input_stream(str(path)) as file:
+            first = file.read(_FIRST).partition(b"\n")[0].decode("utf-8", "replace")
+        separator = next((one for one in ",;\t" if one in first), ",")
+        return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=separator))
     except (OSError, pyarrow.ArrowException) as error:
         raise DatasetError(f"{path} cannot be read ({error})") from error
 
@@ -114,35 +123,48 @@ def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
     kind = column.type
     numeric = (pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_boolean)
     if not any(is_kind(kind) for is_kind in numeric):
+        cells = enumerate(column.to_pylist(), start=1)
+        row, value = next((pair for pair in cells if not _is_number(pair[1])), (1, column[0]))
         raise DatasetError(
-            f"column {name!r} of {path} is {kind}, not numeric, in its {len(column)} rows; leave "
-            "it out of `features` or turn it into numbers"
+            f"column {name!r} of {path} is {kind}, not numeric, in its {len(column)} rows, as in "
+            f"row {row}: {str(value)!r}; leave it out of `features` or turn it into numbers"
         )
     values: np.ndarray = column.cast(pyarrow.float64()).to_numpy()  # what is missing becomes NaN
     with np.errstate(over="ignore"):
-        wrong = int((~np.isfinite(values.astype(np.float32))).sum())
-    if wrong:
+        wrong = np.flatnonzero(~np.isfinite(values.astype(np.float32)))
+    if len(wrong):
         raise DatasetError(
-            f"column {name!r} of {path} is missing, NaN or infinite in {wrong} of {len(values)} "
-            "rows; fill them or drop them"
+            f"column {name!r} of {path} is missing, NaN or infinite in {len(wrong)} of "
+            f"{len(values)} rows, first in row {wrong[0] + 1}: {values[wrong[0]]}; fill them or "
+            "drop them"
         )
     return values
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _classes(path: Path, name: str, column: Any) -> tuple[tuple[str, ...], torch.Tensor]:
     import pyarrow
 
-    if column.null_count:
+    values = column.to_pylist()
+    lacking = (value is None or not str(value).strip() for value in values)
+    empty = [row for row, lacks in enumerate(lacking, start=1) if lacks]
+    if empty:
         raise DatasetError(
-            f"the label {name!r} of {path} is missing in {column.null_count} of {len(column)} "
-            "rows; drop them"
+            f"the label {name!r} of {path} is missing in {len(empty)} of {len(values)} rows, "
+            f"first in row {empty[0]} below the names of the columns; fill them or drop them"
         )
     if pyarrow.types.is_floating(column.type):
         raise DatasetError(
             f"the label {name!r} of {path} is {column.type}, so that its values are no classes; "
             "turn it into text or integers"
         )
-    values = column.to_pylist()
     distinct = sorted(set(values))
     number = {value: position for position, value in enumerate(distinct)}
     y = torch.tensor([number[value] for value in values])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from lifelong.bench.snippets import INCREMENTS, command, python
 from lifelong.bench.stored import LEVELS
 from lifelong.bench.suites import resolve
 from lifelong.cli import main
+from lifelong.commands.arguments import setting
 from lifelong.core.learner import Learner
 from lifelong.memory.budget import bytes_of
 from lifelong.metrics.confidence import Interval
@@ -40,7 +42,8 @@ CASES: list[tuple[dict[str, Any], str, dict[str, str | None]]] = [
     ({"privacy": "nothing"}, "growing-lwf", {"dgr": "privacy", "gpm": "privacy", "lwf": None}),
     ({"privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {"ewc": "storage"}),
     ({"storage": "50KB", **SIZES}, FALLBACK, {"lwf": "storage", "gdumb": "storage"}),
-    ({"storage": "2KB", **SIZES}, "ranpac-warm", {FALLBACK: "storage", "replay": "storage"}),
+    ({"storage": "9MB", "privacy": "statistics"}, "ranpac-warm", {FALLBACK: "privacy"}),
+    ({"storage": "8MB", "privacy": "statistics", **SIZES}, "lwf", {"ranpac-warm": "storage"}),
     ({"pretrained": True}, "slda", {"lora": None, "ranpac": None, "task-lora": "task_known"}),
     ({"pretrained": True, "privacy": "nothing"}, "ncm", {"slda": "privacy", "l2": None}),
     ({"storage": "100KB", "parameters": 480_000}, FALLBACK, {
@@ -181,10 +184,40 @@ def model(told: bool) -> nn.Module:
     return Classifier(backbone, nn.Linear(20, 4), front)
 
 
+def parts() -> dict[str, Any]:
+    """A part of somebody's model that gives features, in no class of this library."""
+    layers = (Pixels(scale=16), nn.Flatten(), nn.Linear(64, 20), nn.ReLU())
+    return {"backbone": nn.Sequential(*layers), "features": 20}
+
+
+@pytest.mark.parametrize("method", [n for n, r in RECIPES.items() if r.family == "analytic"])
+def test_the_lines_of_a_computed_head_take_any_backbone(method: str):
+    names = parts()
+    exec(python(method, {}), names)
+    learner = names["learner"]
+    x = torch.randint(8, (40, 1, 8, 8), dtype=torch.uint8)
+    y = torch.arange(40) % 4
+    for task in range(2):  # the second brings the classes 2 and 3
+        own = y // 2 == task
+        learner.begin_task(TaskSpec(task, classes=(2 * task, 2 * task + 1)))
+        learner.observe(batch := Batch.of(x[own], y[own], task))
+        learner.end_task([batch])
+    assert learner.predict(x).shape == (40, 4)
+    assert learner.model.head.counts.tolist() == [10] * 4
+    if method != "ranpac-warm":
+        assert not any(p.requires_grad for p in names["backbone"].parameters())
+
+
+@pytest.mark.parametrize("method", ["progressive", "hat"])
+def test_it_is_said_that_the_model_must_be_a_sequence(method: str):
+    found = {one.method: one for one in advise(Constraints(task_known=True)).candidates}
+    assert any("the model must be a sequence of layers" in text for text in found[method].doubts)
+
+
 @pytest.mark.parametrize("method", ADVISED)
 def test_the_lines_of_python_run(method: str):
     told = "task ids" in RECIPES[method].needs
-    names: dict[str, Any] = {"model": model(told)}
+    names: dict[str, Any] = {"model": model(told), **parts()}
     exec(python(method, {}), names)
     learner = names["learner"]
     assert isinstance(learner, Learner)
@@ -206,12 +239,24 @@ def test_the_command_is_understood_and_resolved(method: str, monkeypatch: pytest
     resolve("digits", method, dict(arguments.setting(text) for text in given["set"]))
 
 
+def test_values_of_settings_are_written_as_they_are_read():
+    given = {"features": ["a", "b c"], "augment": False, "limit": None, "label": "move"}
+    words = shlex.split(command("si", {}, given, "t.csv"))
+    assert dict(setting(word) for word in words[words.index("--set") + 1 :]) == given
+
+
 def test_reasons_name_figure_suite_and_section():
     found = advise(Constraints())
     told = found.first.reasons[0]
     assert "% on Fashion-MNIST in one pass" in told
     assert "docs/results.md, Beside Avalanche" in told
     assert all(one.reasons or one.doubts for one in found.candidates)
+
+
+@pytest.mark.parametrize("wrong", ["low", None, {"storage": "1MB"}])
+def test_what_is_no_constraints_is_refused(wrong: Any):
+    with pytest.raises(ValueError, match=r"advise was given .*; give constraints .*Constraints\("):
+        advise(wrong)
 
 
 def test_nothing_left_says_what_to_relax_and_what_that_buys():
@@ -222,6 +267,38 @@ def test_nothing_left_says_what_to_relax_and_what_that_buys():
     assert "% on Fashion-MNIST" in said
     with pytest.raises(NothingFits, match="without privacy"):
         advise(Constraints(boundaries=False, privacy="statistics"))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{"row_bytes": 150_528, "classes": 1000, "storage": "1KB"}, {"storage": "2KB", **SIZES}],
+)
+def test_what_is_not_known_to_fit_is_no_advice(sizes: dict[str, Any]):
+    with pytest.raises(NothingFits) as caught:
+        advise(Constraints(privacy="rows", **sizes))
+    known, unknown = str(caught.value).rsplit("\n", 1)
+    assert "without storage: " in known
+    assert unknown.startswith("whether these fit is not known: ")
+    assert "gpm (bases)" in unknown
+    assert "ranpac" not in unknown
+
+
+def test_what_is_not_known_to_fit_comes_last():
+    found = advise(Constraints(privacy="nothing", storage="2MB", parameters=480_000, tasks=5))
+    methods = [one.method for one in found.candidates]
+    assert methods[0] == "growing-lwf"
+    warm = advise(Constraints(privacy="statistics", storage="9MB"))
+    assert warm.because.endswith("what is not known to fit into the storage comes last")
+    assert all("whether it fits is not known" in one.doubts[0] for one in warm.candidates[1:])
+
+
+def test_where_one_that_gives_way_does_not_help_two_are_named():
+    with pytest.raises(NothingFits) as caught:
+        advise(Constraints(storage=0, compute=1.0))
+    head, *lines = str(caught.value).splitlines()
+    assert head == "no method keeps to all constraints; if two give way:"
+    assert lines[0].startswith("  without storage and compute: Default, ")
+    assert all(line.count(" and ") >= 1 for line in lines)
 
 
 def candidate(

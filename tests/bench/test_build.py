@@ -6,6 +6,7 @@ from torch import nn
 
 from lifelong.bench.build import learner_of, stream_of, task_names
 from lifelong.bench.job import weights_sha256
+from lifelong.bench.recipes import RECIPES
 from lifelong.bench.suites import resolve
 from lifelong.nets import Augment, GrowingHead, MultiHead, NearestMeanHead, ResNet18, SmallCNN
 
@@ -66,6 +67,19 @@ def test_a_seed_makes_the_weights_whatever_the_strategy():
     first = weights_sha256(learner(settled()).model)
     assert weights_sha256(learner(settled("ewc+replay")).model) == first
     assert weights_sha256(learner(settled(seed=1)).model) != first
+
+
+@pytest.mark.parametrize("strategy", [n for n, r in RECIPES.items() if "task ids" in r.needs])
+@pytest.mark.parametrize("given", [{}, {"scenario": "permuted"}, {"scenario": "blurry"}])
+def test_what_needs_the_task_is_refused_where_it_is_not_told(strategy: str, given: dict):
+    told = f"{strategy} must be told the task .* --set scenario=task-incremental head=multi, or"
+    with pytest.raises(ValueError, match=told):
+        learner(settled(strategy, **given))
+    with pytest.raises(ValueError, match=told):
+        learner(settled(f"ewc+{strategy}", **given))
+    told_by = {"scenario": given.get("scenario", "task-incremental"), "head": "multi"}
+    if told_by["scenario"] != "blurry":
+        assert learner(settled(strategy, **told_by)).model
 
 
 def test_the_global_random_state_is_not_touched():

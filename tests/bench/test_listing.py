@@ -20,6 +20,15 @@ def test_every_strategy_stands_once_below_its_family_with_all_there_is_to_know()
             assert f"  {told}" in line
 
 
+def test_what_no_suite_can_run_is_listed_in_its_family_all_the_same():
+    lines = listing.strategies()
+    [line] = [line for line in lines if line.startswith("  prompts ")]
+    assert line.split()[1:] == ["parts", "a", "task", "boundaries", "arXiv:2211.13218"]
+    assert lines.index("structure") < lines.index(line) < lines.index("hybrids")
+    assert any("lifelong.nets.Prompted" in line for line in lines)
+    assert not listing.APART.keys() & RECIPES.keys()
+
+
 def test_a_family_has_one_heading():
     lines = listing.strategies()
     for family in {recipe.family for recipe in RECIPES.values()}:

@@ -19,7 +19,7 @@ from lifelong.nets import (
 )
 
 ALL = (progressive, packed, gated, supermasked, experts)
-TOLD = ("progressive", "packnet", "hat", "supsup", "experts")
+TOLD = ("progressive", "packnet", "hat", "supsup", "experts", "task-lora", "bottlenecks")
 
 
 def models():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lifelong.bench.build import learner_of, stream_of
-from lifelong.bench.own import digest, short_name
+from lifelong.bench.own import digest, short_name, title_of
 from lifelong.bench.suites import resolve
 from lifelong.cli import main
 from lifelong.core.errors import DatasetError, UnknownName
@@ -52,10 +52,47 @@ def test_a_run_writes_a_report_and_goes_on_only_with_the_same_rows(orders, capsy
     assert result["config"]["content"] == digest(orders)
     assert result["average_accuracy"] > 0.5
     assert "rows of a table in their order" in capsys.readouterr().out
+    more = ["--set", "scenario=class-incremental", "tasks=2", "epochs=1", "--out", "two"]
+    assert main([*words, "--workers", "1", *more]) == 0
+    assert (
+        "rows of a table, class-incremental in 2 tasks"
+        in (orders.parent / "two/report.html").read_text()
+    )
+    capsys.readouterr()
     with orders.open("a") as file:
         file.write("\n0,0,up")
     assert main([*words, "--workers", "1"]) == 2
     assert "other settings (content" in capsys.readouterr().err
+
+
+def test_the_title_is_that_of_the_settings(orders, tmp_path):
+    given = {"scenario": "class-incremental", "tasks": 2}
+    assert title_of(settled(orders, **given)) == "rows of a table, class-incremental in 2 tasks"
+    assert title_of(settled(orders, tasks=3)) == "rows of a table in their order, in 3 stretches"
+    told = "images by their folders, domain-incremental in 5 tasks"
+    assert title_of(settled(tmp_path, scenario="domain-incremental")) == told
+    assert title_of(resolve("digits", "ewc", {"tasks": 2})).startswith("scikit-learn's 8x8 digits")
+
+
+@pytest.mark.parametrize(
+    ("features", "width"), [("volume", 1), (" volume, price", 2), (["price"], 1), ("", 2)]
+)
+def test_columns_to_learn_from_can_be_named(orders, features, width):
+    stream = stream_of(settled(orders, features=features))
+    assert stream.tasks[0].train.x.shape[1] == width
+
+
+def test_a_column_that_is_no_number_can_be_left_out(orders):
+    text = orders.read_text().splitlines()
+    shops = (f"s{number},{row}" for number, row in enumerate(text[1:]))
+    orders.write_text("\n".join([f"shop,{text[0]}", *shops]))
+    with pytest.raises(DatasetError, match=r"row 1: 's0'; .*: --set features=COLUMN,COLUMN"):
+        stream_of(settled(orders))
+    assert stream_of(settled(orders, features="price,volume")).tasks[0].train.x.shape[1] == 2
+    with pytest.raises(DatasetError, match="no column size"):
+        stream_of(settled(orders, features="size"))
+    with pytest.raises(ValueError, match=r"features is '\['; give names with commas"):
+        stream_of(settled(orders, features="["))
 
 
 def test_data_that_change_while_a_run_goes_on_are_noticed(orders):
@@ -143,6 +180,18 @@ def test_images_that_are_not_square_say_how_to_resize(tmp_path):
     config = settled(f"{tmp_path}/", tasks=1)
     with pytest.raises(ValueError, match="images of 8 x 12; cnn takes square ones: --set size=8"):
         learner_of(config, stream_of(config))
+
+
+def test_one_class_alone_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 10)
+    (tmp_path / "pics/cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "pics/cat/1.png")
+    for path, told in (
+        ("t.csv", "all 20 rows of .*t.csv are of one class, 'a', .*: --set label=COLUMN"),
+        ("pics", "all 1 rows of .*pics are of one class, 'cat', .* for each of two classes"),
+    ):
+        with pytest.raises(DatasetError, match=told):
+            stream_of(settled(tmp_path / path, label="kind"))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 import pytest
+import torch
+from torch import nn
 
 from lifelong.bench.build import learner_of, stream_of
 from lifelong.bench.recipes import RECIPES, bound, make, network, parts
 from lifelong.bench.suites import resolve
 from lifelong.core.errors import UnknownName
-from lifelong.nets import MLP, AnalyticHead, MultiHead, TaskClassifier
+from lifelong.nets import MLP, AnalyticHead, Classifier, MultiHead, TaskClassifier
 
 
 def test_every_strategy_is_made_from_its_defaults_and_has_settings():
@@ -119,3 +121,16 @@ def test_a_warm_backbone_has_an_optimizer_and_trains_through_the_suites_head():
 def test_analytic_heads_are_not_told_the_task():
     with pytest.raises(ValueError, match="not told the task, as the suite's TaskClassifier is"):
         network("ncm", TaskClassifier(MLP(4, hidden=(3,)), MultiHead(3)))
+
+
+class Named(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_analytic_heads_go_behind_any_backbone_whose_head_says_what_it_is_given():
+    made = network("slda", Classifier(nn.Sequential(nn.Linear(4, 3)), nn.Linear(3, 2)))
+    assert (made.head.features, made.head.classes) == (3, 2)
+    for model in (Named(), nn.Sequential(nn.Linear(4, 3)), Classifier(Named(), Named())):
+        with pytest.raises(ValueError, match=f"{type(model).__name__} does not say where its feat"):
+            network("slda", model)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -12,10 +14,12 @@ from lifelong.bench.stored import (
     keeps_rows,
     least,
     level,
+    may_not_fit,
     settings_for,
     stored,
 )
 from lifelong.metrics.cost import state_bytes
+from lifelong.nets import RidgeHead
 
 KNOWN = Constraints(
     storage=1_000_000, tasks=5, row_bytes=64, classes=10, parameters=10_000, task_known=True
@@ -73,6 +77,26 @@ def test_the_fewest_bytes_of_the_default_are_no_more_than_it_takes(dtype: torch.
 class _Floats(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.float()
+
+
+def test_the_sums_of_a_head_of_a_width_of_its_own_are_reckoned():
+    assert least("ranpac", KNOWN) == least("ranpac-warm", KNOWN) == 8 * 1000 * (1000 + 10)
+    head = RidgeHead(64, classes=10, width=1000)
+    assert least("ranpac", KNOWN) <= head.held_bytes
+    assert head.held_bytes == least("ranpac", KNOWN) + 4 * 1000 * 64 + 8 * 10
+    told = "it keeps 8.08 MB, and 4 kB more for each feature of the backbone"
+    assert settings_for("ranpac", replace(KNOWN, storage=20_000_000)) == ({}, told)
+    assert may_not_fit("slda", KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [("default", False), ("replay", False), ("gem", True), ("gdumb", True), ("lwf", True)],
+)
+def test_what_a_capacity_bounds_fits_though_its_need_is_not_known(method: str, told: bool):
+    assert may_not_fit(method, Constraints(storage=1_000_000)) == told
+    assert not may_not_fit(method, KNOWN)
+    assert not may_not_fit(method, Constraints())
 
 
 def test_rows_are_told_from_what_rows_can_be_had_from():

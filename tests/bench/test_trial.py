@@ -128,6 +128,31 @@ def test_what_breaks_a_constraint_in_fact_is_not_chosen(advice: Advice, tried: T
         trial._decided(dear, results, {}, 5)
 
 
+def test_reasons_are_what_was_measured(tried: Trial):
+    for one in tried.candidates:
+        assert one.accuracy is not None
+        assert one.reasons[0].startswith(f"{one.accuracy.mean:.1f} ± ")
+        assert "% on rows kept apart (Fine-tuning " in one.reasons[0]
+        assert "; Joint " in one.reasons[0]
+        assert any(
+            f"x{one.cost:.2f} the time of fine-tuning, measured" in text
+            for text in (*one.reasons, *one.doubts)
+        )
+        assert not any("docs/" in text and "%" in text for text in one.reasons)
+
+
+def test_it_is_said_where_fine_tuning_is_as_good(advice: Advice, tried: Trial):
+    results = deepcopy(tried.results)
+    for run in results:
+        run["average_accuracy"] = 0.2 if run["strategy"] == "fine-tune" else 0.875
+    assert "fine-tuning" not in trial._decided(advice, results, {}, 5).because
+    for run in results:
+        run["average_accuracy"] = 0.875
+    told = trial._decided(advice, results, {}, 5).because
+    assert "; fine-tuning came to 87.5 ± 0.0 %, no worse within that interval" in told
+    assert told.endswith("this stream does not show that anything is forgotten")
+
+
 @pytest.mark.parametrize(
     ("method", "kept", "keeps_to_it"),
     [

@@ -52,6 +52,14 @@ def test_it_says_it_to_machines(capsys: pytest.CaptureFixture[str]):
         (2, ["--measure", "digits", "--set", "epoch=1"], "did you mean 'epochs'"),
         (2, ["--measure", "digits", "--minutes", "-1"], "give a time"),
         (2, ["--measure", "digits", "--pretrained"], "leave out --measure or --pretrained"),
+        (
+            2,
+            ["--set", "lr=1"],
+            "--set says how methods are tried, and none is; say on what with --",
+        ),
+        (2, ["--minutes", "10"], "with --measure SUITE, or leave it out"),
+        (2, ["--seeds", "0,1", "--workers", "1"], "--seeds and --workers say how methods are"),
+        (2, ["--candidates", "4", "--out", "x"], "--measure SUITE, or leave them out"),
         (1, ["--storage", "0"], "without storage: "),
         (1, ["--no-boundaries", "--privacy", "statistics"], "without privacy: "),
     ],
@@ -84,6 +92,9 @@ def test_it_measures_on_a_suite_and_writes_a_report(
     assert "rows kept apart" in said
     assert "Fine-tuning" in said
     assert "Joint" in said
+    reasons = said.partition("learner = ")[2].partition("\nthen, untried")[0]
+    assert reasons.count("% on rows kept apart (Fine-tuning ") == 2
+    assert "docs/results.md" not in reasons
     report = (tmp_path / "report.html").read_text()
     assert "Accuracy against memory" in report
     assert "Accuracy against time" in report

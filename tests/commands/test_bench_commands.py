@@ -171,6 +171,27 @@ def test_words_that_make_no_command_are_refused(
     assert "usage: lifelong" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "usage", "told"),
+    [
+        (["advise", "--storge", "2MB"], "lifelong advise", "'--storge'; did you mean '--storage'?"),
+        (["run", "digits", "--strateg=ewc", "--sets", "a=1"], "lifelong run", "mean '--set'?"),
+        (["serve", "c.yaml", "--prot", "1"], "lifelong serve", "unknown option '--prot'; "),
+        (["reproduce", "--onto", "x"], "lifelong reproduce", "did you mean '--into'?"),
+        (["audit", "d", "--confg", "c"], "lifelong audit", "did you mean '--config'?"),
+        (["backtest", "--log", "d", "--form", "3"], "lifelong backtest", "did you mean '--from'?"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest(
+    words: list[str], usage: str, told: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: {usage} ")
+    assert told in said
+
+
 def test_demo_ends_by_itself_with_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 import torch
 
@@ -66,6 +68,16 @@ def test_integer_labels_are_sorted_as_numbers(tmp_path):
         ({"half": [float("nan"), *[1.0] * 19]}, {}, "'half' .* in 1 of 20 rows"),
         ({"half": [float("inf"), 1e300, *[1.0] * 18]}, {}, "'half' .* in 2 of 20 rows"),
         ({"kind": [None, *["cat"] * 19]}, {}, "label 'kind' .* is missing in 1 of 20"),
+        (
+            {"kind": ["cat"] * 4 + [None] + ["dog"] * 15},
+            {},
+            "1 of 20 rows, first in row 5 below",
+        ),
+        (
+            {"kind": ["cat", "", " ", *["dog"] * 17]},
+            {},
+            "2 of 20 rows, first in row 2",
+        ),
         ({"kind": [0.5] * 20}, {}, "its values are no classes"),
         ({}, {"label": "sort"}, "no column sort; its columns are"),
         ({}, {"features": ["row", "size"]}, "no column size"),
@@ -76,6 +88,33 @@ def test_refuses_what_cannot_be_learned_from(tmp_path, change, arguments, told):
     path = written(tmp_path / "t.parquet", {**COLUMNS, **change})
     with pytest.raises(DatasetError, match=told):
         table(path, **{"label": "kind", **arguments})
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
+def test_columns_may_be_separated_by_semicolons_or_tabs(tmp_path, separator, name):
+    text = "x,y,kind\n1,2.5,a\n3,4,b\n".replace(",", separator).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    data = table(tmp_path / name, "kind", test=0)
+    assert data.train_x.tolist() == [[1, 2.5], [3, 4]]
+    assert data.class_names == ("a", "b")
+
+
+def test_the_first_cell_that_is_no_number_is_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x;kind\n1;a\n2,5;b\n")
+    with pytest.raises(DatasetError, match=r"'x' of .* as in row 2: '2,5'; leave it out of `feat"):
+        table(path, "kind")
+    path.write_text("x,kind\n1,a\n,b\n")
+    with pytest.raises(DatasetError, match="in 1 of 2 rows, first in row 2: nan; fill them"):
+        table(path, "kind")
+
+
+def test_an_empty_cell_of_a_csv_is_no_class(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,kind\n1,cat\n2,dog\n3,\n4,cat\n")
+    with pytest.raises(DatasetError, match=r"label 'kind' of .* in 1 of 4 rows, first in row 3"):
+        table(path, "kind")
 
 
 def test_refuses_damaged_files(tmp_path):
