@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import TypedDict
 
 from lifelong.bench.statistics import DASH, MINUS, format_interval
@@ -12,13 +13,15 @@ from lifelong.metrics.confidence import Interval, interval
 class Comparison(TypedDict):
     """A cell of a published table and our runs of it, in the paper's unit.
 
-    `reproduced` is None where nothing was published to compare with.
+    `reproduced` is None where nothing was published to compare with; `estimated` tells whether
+    the standard error was not published, but is that of as many runs like ours.
     """
 
     method: str
     scenario: str
     published_mean: float | None
     published_sem: float | None
+    estimated: bool
     ours: Interval
     difference: float | None
     reproduced: bool | None
@@ -30,10 +33,13 @@ def compare(
     ours: Sequence[float],
     published_mean: float | None,
     published_sem: float | None = None,
+    published_runs: int | None = None,
 ) -> Comparison:
     """Compare our runs with a published mean: reproduced if ours >= mean - 2 standard errors.
 
-    A better number counts. Without a published standard error ours must reach the mean.
+    A better number counts. Where no standard error is published, but of how many runs the mean is,
+    it is taken to be s / sqrt(runs), s the standard deviation of ours; where not even that is, ours
+    must reach the mean.
 
     >>> cell = compare("SI", "task", [99.0, 99.2], 99.14, 0.11)
     >>> round(cell["difference"], 2), cell["reproduced"]
@@ -42,6 +48,9 @@ def compare(
     if published_sem is not None and not published_sem >= 0:
         raise ValueError(f"published_sem is {published_sem!r}; a standard error is 0 or more")
     found = interval(ours)
+    estimated = False
+    if published_sem is None and published_runs is not None and found.sem is not None:
+        published_sem, estimated = found.sem * sqrt(found.count / published_runs), True
     difference = reproduced = None
     if published_mean is not None:
         difference = found.mean - published_mean
@@ -51,6 +60,7 @@ def compare(
         scenario=scenario,
         published_mean=published_mean,
         published_sem=published_sem,
+        estimated=estimated,
         ours=found,
         difference=difference,
         reproduced=reproduced,
@@ -74,7 +84,7 @@ def markdown_table(rows: Sequence[Comparison]) -> str:
         cells = (
             _cell(row["method"]),
             _cell(row["scenario"]),
-            _published(row["published_mean"], row["published_sem"]),
+            _published(row),
             format_interval(row["ours"], digits=2),
             str(row["ours"].count),
             DASH if row["difference"] is None else f"{row['difference']:+.2f}".replace("-", MINUS),
@@ -84,10 +94,13 @@ def markdown_table(rows: Sequence[Comparison]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _published(mean: float | None, sem: float | None) -> str:
+def _published(row: Comparison) -> str:
+    mean, sem = row["published_mean"], row["published_sem"]
     if mean is None:
         return DASH
-    return f"{mean:.2f}" if sem is None else f"{mean:.2f} ± {sem:.2f}"
+    if sem is None:
+        return f"{mean:.2f}"
+    return f"{mean:.2f} (± {sem:.2f})" if row["estimated"] else f"{mean:.2f} ± {sem:.2f}"
 
 
 def _cell(text: str) -> str:

@@ -32,6 +32,8 @@ class Cell:
     sem: float | None
     seeds: int = 5
     """How many runs it takes, where the caller has no seeds in mind."""
+    runs: int | None = None
+    """Of how many runs the published number is the mean, if that is known."""
 
     @property
     def slug(self) -> str:
@@ -83,6 +85,7 @@ def read_table(name: str) -> Table:
             cell.get("published"),
             cell.get("sem"),
             cell.get("seeds", 5),
+            data.get("runs"),
         )
         for cell in data["cell"]
     )
@@ -150,6 +153,7 @@ def write(
             [100 * run["average_accuracy"] for run in found[cell.slug]],
             cell.published,
             cell.sem,
+            cell.runs,
         )
         for cell in table.cells
     ]
@@ -168,6 +172,7 @@ def write(
                 "scenario": row["scenario"],
                 "published": row["published_mean"],
                 "sem": row["published_sem"],
+                "sem_estimated": row["estimated"],
                 "ours": row["ours"].mean,
                 "half_interval": row["ours"].half,
                 "seeds": row["ours"].count,

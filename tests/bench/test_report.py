@@ -314,6 +314,18 @@ def test_a_published_number_counts_within_two_standard_errors() -> None:
         published.compare("a", "b", [1.0], 1.0, -1)
 
 
+def test_a_standard_error_that_is_not_published_is_that_of_runs_like_ours() -> None:
+    ours = [90.0, 92.0, 94.0, 96.0]  # standard deviation 2.58, of 10 runs an error of 0.816
+    near, far = (published.compare("ER", "200", ours, mean, None, 10) for mean in (94.6, 94.7))
+    assert near["published_sem"] == pytest.approx(0.8165, abs=1e-4)
+    assert (near["estimated"], near["reproduced"], far["reproduced"]) == (True, True, False)
+    assert "| 94.60 (± 0.82) | 93.00" in published.markdown_table([near])
+    told = published.compare("ER", "200", ours, 94.6, 0.5, 10)
+    assert (told["published_sem"], told["estimated"]) == (0.5, False)
+    single = published.compare("ER", "200", [90.0], 94.6, None, 10)  # has no spread
+    assert (single["published_sem"], single["reproduced"]) == (None, False)
+
+
 def test_numbers_as_people_write_them() -> None:
     assert statistics.label("der++") == "DER++"
     assert format_bytes(999) == "999 B"
