@@ -171,6 +171,13 @@ def tuned(runs: Runs, suite: str, method: str) -> Given:
     return best
 
 
+def heading(suites: list[str], seeds: list[int]) -> str:
+    """Name the section: a part of the suites has one of its own."""
+    if suites == list(SUITES):
+        return TITLE
+    return f"{TITLE}: {', '.join(SUITES[suite][0] for suite in suites)}, {len(seeds)} seeds"
+
+
 def section(
     runs: Runs, seeds: list[int], chosen: dict[tuple[str, str], Given], command: str
 ) -> str:
@@ -178,7 +185,7 @@ def section(
     suites = list(dict.fromkeys(suite for suite, _ in chosen))
     names = [SUITES[suite][0] for suite in suites]
     lines = [
-        f"## {TITLE}",
+        f"## {heading(suites, seeds)}",
         "",
         "`default_learner` with no setting changed between suites (the one that it has was chosen "
         "on rows kept apart of digits, Split MNIST, Split Fashion-MNIST and CLINC150 together), "
@@ -267,7 +274,8 @@ def main() -> None:
     write_atomic(given.out / "default.json", json.dumps(report, indent=1).encode())
     print(text)
     if given.into:
-        put_into(given.into, Table("default", TITLE, "", "", ()), text)
+        name = heading(given.suites, given.seeds)
+        put_into(given.into, Table("default", name, "", "", ()), text)
 
 
 if __name__ == "__main__":
