@@ -28,6 +28,7 @@ from lifelong.nets.pixels import Augment, Pixels
 from lifelong.nets.progressive import Progressive
 from lifelong.nets.prompts import Prompted
 from lifelong.nets.ridge import RidgeHead
+from lifelong.nets.smollm import NextToken, smollm2
 from lifelong.nets.supermasks import Supermasks
 from lifelong.nets.task_heads import TaskHeads
 from lifelong.nets.transformer import Transformer
@@ -55,6 +56,7 @@ __all__ = [
     "MiniLM",
     "MultiHead",
     "NearestMeanHead",
+    "NextToken",
     "Packed",
     "Pixels",
     "Progressive",
@@ -77,6 +79,7 @@ __all__ = [
     "load_weights",
     "merge",
     "save_adapter",
+    "smollm2",
     "text_bytes",
     "unmerge",
 ]
