@@ -104,13 +104,14 @@ COST_INTRO = """\
 How many times as long as fine-tuning a method takes to learn the stream of "Every method on
 digits, classes added", in processor time, each with fine-tuning right before it; median of three
 rounds, one thread. Of the methods that "Beside Avalanche" lacks, without those that train a
-generator.
+generator. Adapters are told the task, as in "Every method on digits, the task told".
 
 `python benchmarks/every_method.py costs --into docs/results.md`"""
 COSTED = (
     *("l2", "adaptive-ewc", "growing-lwf", "features", "pooled", "exemplars", "prioritized"),
     *("clean-replay", "x-der", "sleep", "eeil", "bic", "gpm", "ranpac-warm", "feature-replay"),
 )
+COSTED_TOLD = ("lora", "task-lora", "o-lora", "inflora", "bottlenecks")
 
 
 def configs(one: Comparison, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -154,14 +155,15 @@ def spent(config: Mapping[str, Any]) -> float:
 def costs() -> str:
     """Measure what methods cost, each with fine-tuning right before it, and write the section."""
     torch.set_num_threads(1)
-    one = replace(COMPARISONS["digits-class"], methods=("fine-tune", *COSTED))
-    plain, *others = configs(one, [0])
-    warm_up(plain)
     lines = ["| method | cost |", "|---|--:|"]
-    for config in others:
-        rounds = [(spent(plain), spent(config)) for _ in range(3)]
-        cost = median(own / fine_tuning for fine_tuning, own in rounds)
-        lines.append(f"| `{config['strategy']}` | x{cost:.2f} |")
+    for name, methods in (("digits-class", COSTED), ("digits-task", COSTED_TOLD)):
+        one = replace(COMPARISONS[name], methods=("fine-tune", *methods))
+        plain, *others = configs(one, [0])
+        warm_up(plain)
+        for config in others:
+            rounds = [(spent(plain), spent(config)) for _ in range(3)]
+            cost = median(own / fine_tuning for fine_tuning, own in rounds)
+            lines.append(f"| `{config['strategy']}` | x{cost:.2f} |")
     return "\n".join([f"## {COST_TITLE}", "", COST_INTRO, "", *lines])
 
 

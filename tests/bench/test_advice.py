@@ -43,14 +43,16 @@ CASES: list[tuple[dict[str, Any], str, dict[str, str | None]]] = [
     ({"privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {"ewc": "storage"}),
     ({"storage": "50KB", **SIZES}, FALLBACK, {"lwf": "storage", "gdumb": "storage"}),
     ({"storage": "9MB", "privacy": "statistics"}, "ranpac-warm", {FALLBACK: "privacy"}),
-    ({"storage": "8MB", "privacy": "statistics", **SIZES}, "lwf", {"ranpac-warm": "storage"}),
+    ({"storage": "8MB", "privacy": "statistics", **SIZES}, "growing-lwf", {
+        "ranpac-warm": "storage"}),
     ({"pretrained": True}, "slda", {"lora": None, "ranpac": None, "task-lora": "task_known"}),
     ({"pretrained": True, "privacy": "nothing"}, "ncm", {"slda": "privacy", "l2": None}),
     ({"storage": "100KB", "parameters": 480_000}, FALLBACK, {
         "gdumb": "storage", "sleep": "storage", "dgr": "storage", "mergan": "storage",
         "icarl": "storage", "replay": None}),
     ({"storage": "20KB", "row_bytes": 3072, "classes": 10}, FALLBACK, {"replay": "storage"}),
-    ({"pretrained": True, "place": "edge"}, "slda", {"lora": "compute", "ncm": None}),
+    ({"pretrained": True, "place": "edge"}, "slda", {"lora": None, "ncm": None}),
+    ({"pretrained": True, "compute": 1.1}, "slda", {"lora": "compute", "ncm": None}),
     ({"pretrained": True, "boundaries": False, "privacy": "statistics"}, "slda", {
         "o-lora": "boundaries", "replay": "privacy"}),
     ({"online": True}, FALLBACK, {"packnet": "task_known"}),
@@ -60,7 +62,7 @@ CASES: list[tuple[dict[str, Any], str, dict[str, str | None]]] = [
     ({"increment": "domain", "task_known": True}, FALLBACK, {"ranpac-warm": "task_known"}),
     ({"task_known": True}, FALLBACK, {"ranpac-warm": "task_known", "packnet": None}),
     ({"task_known": True, "privacy": "nothing"}, "progressive", {"gpm": "privacy", "hat": None}),
-    ({"task_known": True, "privacy": "nothing", "compute": 1.5}, "lwf", {
+    ({"task_known": True, "privacy": "nothing", "compute": 1.5}, "growing-lwf", {
         "progressive": "compute", "supsup": None}),
     ({"increment": "task", "privacy": "nothing", "storage": "2MB", **SIZES}, "growing-lwf", {
         "progressive": "storage", "supsup": "storage", "packnet": "storage"}),
