@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import ClassVar, Self
 
 import torch
@@ -20,12 +21,14 @@ class Packed(TaskWeights):
     W_t = W where owner <= t, else 0; the newest task learns the weights that it owns, alone
     Mallya & Lazebnik 2018, arXiv:1711.05769 (PackNet); the strategy `PackNet` prunes and retrains.
 
-    When a task begins it takes over all weights that are free, from 0. What earlier tasks own is
-    copied into tensors that do not learn (`kept`), and read from there: momentum, weight decay and
-    Adam cannot move it, so outputs for old tasks stay the same, bit for bit. As in the paper, what
-    is no weight of a linear or convolution layer (biases, norms) learns from the first task alone,
-    whose statistics norms keep. Layers that come later, such as a task's own outputs, learn while
-    that task is the newest. Each weight takes 5 bytes more: 4 for what is kept, 1 for the owner.
+    When a task begins it takes over all weights that are free, drawn anew as torch draws them:
+    from 0, a unit none of whose weights is owned would answer 0, and never learn. What earlier
+    tasks own is copied into tensors that do not learn (`kept`), and read from there: momentum,
+    weight decay and Adam cannot move it, so outputs for old tasks stay the same, bit for bit. As in
+    the paper, what is no weight of a linear or convolution layer (biases, norms) learns from the
+    first task alone, whose statistics norms keep. Layers that come later, such as a task's own
+    outputs, learn while that task is the newest. Each weight takes 5 bytes more: 4 for what is
+    kept, 1 for the owner.
 
     Args:
         model: any module with such layers. Give it `TaskHeads` where tasks share classes: the
@@ -86,7 +89,8 @@ class Packed(TaskWeights):
         for weight, kept, owner in self._parts():
             if place:
                 kept.copy_(torch.where(owner == place, weight, kept))
-                weight.masked_fill_(owner == 0, 0.0)
+                drawn = nn.init.kaiming_uniform_(torch.empty_like(weight), a=sqrt(5))
+                weight.copy_(torch.where(owner == 0, drawn, weight))
             owner.masked_fill_(owner == 0, place + 1)
         if place:
             # Outputs of tasks before, too: those of the task that begins are not there yet.

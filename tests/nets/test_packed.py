@@ -87,6 +87,22 @@ def test_only_owned_weights_get_a_gradient():
     assert (weight.grad[net.owner0 == 1] != 0).any()
 
 
+def test_units_that_no_task_has_used_learn_in_a_later_one():
+    net = shared()
+    with torch.no_grad():
+        for parameter in net.model.parameters():
+            parameter.zero_()
+    net.grow(TaskSpec(0))
+    net.prune(1.0)
+    net.grow(TaskSpec(1))
+    x, y = torch.randn(8, 6), torch.arange(8) % 2
+    nn.functional.cross_entropy(net(x), y).backward()
+    first = next(net.model.parameters())
+    assert first.grad is not None
+    assert (first.grad.abs().sum(1) > 0).sum() > 6
+    assert first.abs().max() <= 6**-0.5  # as torch draws a layer of six inputs
+
+
 def test_what_is_not_packed_learns_from_the_first_task_alone():
     net = heads()
     for task in range(2):
