@@ -57,7 +57,8 @@ def load_adapter_state(model: nn.Module, state: State, task: int | None = None) 
     Raises:
         StateMismatch: it was taken from other layers, or is of another kind, rank or shape; the
             model is as it was.
-        ValueError: the model has no adapters, or tasks have sets of their own and none is named.
+        ValueError: the model has no adapters or is merged, or tasks have sets of their own and none
+            is named.
 
     Example:
         >>> from lifelong.nets import add_lora
@@ -72,6 +73,8 @@ model with the same adapters
     """
     found = _adapters(model)
     _check(found, state)
+    for layer in found.values():
+        layer.check_unmerged()
     shared = next(iter(found.values())).sets == "shared"
     if shared != (task is None):
         raise ValueError(

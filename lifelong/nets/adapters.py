@@ -140,6 +140,9 @@ class Adapter(nn.Module, ABC):
             y = y + pair(x)
         return y
 
+    def check_unmerged(self) -> None:
+        """Raise `ValueError` where sets could not be exchanged now."""
+
     def extra_repr(self) -> str:
         """Show the sizes."""
         return f"rank={self.rank}, sets={self.sets!r}"

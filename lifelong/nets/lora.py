@@ -133,14 +133,15 @@ class LoRA(Adapter):
         return [pair for name in names if isinstance(pair := self.pairs[name], Pair)]
 
     def _save_to_state_dict(self, *args: Any, **named: Any) -> None:
-        self._check_unmerged()
+        self.check_unmerged()
         super()._save_to_state_dict(*args, **named)
 
     def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
-        self._check_unmerged()
+        self.check_unmerged()
         super()._load_from_state_dict(*args, **named)
 
-    def _check_unmerged(self) -> None:
+    def check_unmerged(self) -> None:
+        """Raise `ValueError` while sets are added to the base's weight."""
         if self._plain is not None:
             raise ValueError(
                 "the model is merged, and a merged state would be taken for an unmerged one, or "

@@ -13,6 +13,7 @@ from lifelong.nets import (
     add_lora,
     load_adapter,
     load_adapter_state,
+    merge,
     save_adapter,
 )
 
@@ -114,6 +115,14 @@ def test_tasks_must_be_named_where_each_has_a_set():
         load_adapter_state(shared, adapter_state(shared), 0)
     with pytest.raises(ValueError, match="has no adapters"):
         adapter_state(nn.Linear(2, 2))
+
+
+def test_a_merged_model_takes_no_set():
+    model = stirred(add_lora(mlp(), rank=2))
+    state = adapter_state(model)
+    merge(model)
+    with pytest.raises(ValueError, match=r"the model is merged.*unmerge\(model\)"):
+        load_adapter_state(model, state)
 
 
 def test_a_damaged_file_changes_nothing(tmp_path):
