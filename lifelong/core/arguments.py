@@ -219,7 +219,8 @@ def check_taught(model: nn.Module, strategies: list[Strategy]) -> None:
     Raises:
         ValueError: the strategy is not there, so that the module would not learn what it should.
     """
-    there = {base.__name__ for strategy in strategies for base in type(strategy).__mro__}
+    around = [getattr(strategy, "inner", strategy) for strategy in strategies]  # as `Adaptive` has
+    there = {base.__name__ for strategy in around for base in type(strategy).__mro__}
     for module in model.modules():
         wanted = getattr(type(module), "taught_by", None)
         if wanted is not None and wanted not in there:

@@ -432,7 +432,8 @@ class Learner:
                 f"a batch on {told}, the learner is on {self.device}; "
                 "move it there, or leave it on the CPU"
             )
-        if int(batch.task.min()) < 0:  # rows that do not say their task are the open one's
+        # Rows that do not say their task are the open one's; to look there would stall a GPU.
+        if batch.task.is_cuda or int(batch.task.min()) < 0:
             task = batch.task.where(batch.task >= 0, self.current or 0)
             batch = replace(batch, task=task)
         return batch.to(self.device) if devices else batch

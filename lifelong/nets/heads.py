@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.errors import UnknownTask
+from lifelong.core.loss import HIDDEN
 from lifelong.core.task import TaskSpec
 
-MASKED = -(2.0**14)
+MASKED = HIDDEN
 """What a masked output reads: its softmax weight is exactly 0, yet differences and squares of it
 stay finite, so that stored logits can be compared. Exact in fp16 and bf16, where -1e4 or -inf
 would round or turn a difference into NaN."""

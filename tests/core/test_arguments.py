@@ -8,7 +8,7 @@ from small_learners import batches, learner, net, whole
 from torch import nn
 from torch.optim import LBFGS, SGD
 
-from lifelong import EWC, Learner, Replay
+from lifelong import EWC, HAT, Adaptive, Learner, Replay, Rising
 from lifelong.core.arguments import device_of, keys_of, strategies_of
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
@@ -159,3 +159,10 @@ def test_a_network_without_its_strategy_is_refused(model, wanted):
     told = r", and the strategies are \[Replay\(.*\)\]; add "
     with pytest.raises(ValueError, match=wanted + ".*" + told):
         Learner(made, SGD([p for p in made.parameters() if p.requires_grad], lr=0.1), [Replay(9)])
+
+
+def test_a_network_whose_strategy_adapts_its_strength_has_it():
+    made = Gated(MLP(6, hidden=(4,)))
+    strategies = [Adaptive(HAT(steps=3), schedule=Rising(over=10))]
+    optimizer = SGD([p for p in made.parameters() if p.requires_grad], lr=0.1)
+    assert Learner(made, optimizer, strategies).strategies == strategies
