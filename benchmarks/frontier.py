@@ -63,7 +63,9 @@ class Data:
     without: tuple[str, ...] = ()
 
 
-SHORT = {"width": 100, "limit": 1000, "epochs": 5}
+SHORT = {"width": 100, "limit": 1000, "epochs": 5, "batch": 10}
+"""Small batches, so that it is rows and not steps that are short: all rows at once come to 71.5 %
+on rows of Fashion-MNIST kept apart with 128 a batch, to 81.6 % with 32 and to 85.3 % with 10."""
 DATA = {
     "digits": Data(
         "Digits of 8x8 pixels; all training rows take 126 KB",
@@ -72,15 +74,16 @@ DATA = {
         without=("replay, int8", "replay, jpeg", "images"),  # 8 x 8 pixels are too few for JPEG
     ),
     "fashion": Data(
-        "Split Fashion-MNIST, 1000 rows a class, 5 passes, MLP of 2 x 100",
+        "Split Fashion-MNIST, 1000 rows a class, 5 passes in batches of 10, MLP of 2 x 100",
         "split-fashion-mnist",
         ["0.2MB", "1MB", "5MB"],
         SHORT,
         without=("replay, int8", "images"),
     ),
     "features": Data(
-        "Split CIFAR-10 behind a frozen trunk, 1000 rows a class, 5 passes, MLP of 2 x 100; the "
-        "trunk is one layer of random patches of the first two classes, 1024 features, no labels",
+        "Split CIFAR-10 behind a frozen trunk, 1000 rows a class, 5 passes in batches of 10, MLP "
+        "of 2 x 100; the trunk is one layer of random patches of the first two classes, 1024 "
+        "features, no labels",
         "split-cifar10-small",
         ["0.2MB", "1MB", "5MB"],
         {**SHORT, "model": "mlp", "augment": False, "scale": 1.0, "lr": 0.02},

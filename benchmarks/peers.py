@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py [--seeds 3] [--venv build/avalanche-venv] [--out build/peers.json]
     python benchmarks/peers.py --all [--strategies NAME ...] [--keep FILE ...] [--into PAGE]
+    python benchmarks/peers.py --all --workers ours --on valid --set mas=0.01 --strategies MAS
 
 Fashion-MNIST in 5 tasks of 2 classes, class-incremental, an MLP 784-400-400-10, batches of 128,
 SGD of 0.05, one pass, one thread; all test rows after every task. Every run is a process of its
@@ -11,7 +12,8 @@ ratios, each between runs that follow one another. Training is timed in processo
 processes by the clock; where the two differ by much the machine had other work, and it says so.
 
 With --all it is every method of both libraries, tested once, at the end. With --keep the runs
-that files of earlier goes hold count too, unless they are done again; --seeds 0 does none.
+that files of earlier goes hold count too, unless they are done again; --seeds 0 does none. Settings
+are chosen with --on valid, on a tenth of the training rows, which is kept apart; --set changes one.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ JOB = {
 }  # fmt: skip
 MORE = {
     "tests": "last", "replayed": 128, "decay": 1.0, "si": 0.1, "damping": 0.1, "mas": 0.1,
-    "lwf": 1.0, "temperature": 2.0, "margin": 0.5, "reference": 250, "candidates": 2,
+    "lwf": 1.0, "temperature": 2.0, "margin": 0.5, "gem_rows": 500, "reference": 250, "candidates": 2,
     "dumb_epochs": 50, "dumb_batch": 16, "generator_lr": 0.01,
 }  # fmt: skip
 """Of the job with --all: defaults of one side or the other where both can be given them."""
@@ -108,7 +110,8 @@ def measure_all(
     at, order = commit(), list(options.workers)
     for name in options.strategies:
         for seed in range(options.first, options.first + options.seeds):
-            job = JOB | MORE | {"strategy": name, "seed": seed, "data": str(data)}
+            own = {"strategy": name, "seed": seed, "data": str(data), "on": options.on}
+            job = JOB | MORE | dict(options.set) | own
             for worker in order:
                 print(f"{name}, seed {seed}: {worker}    ", end="\r", file=sys.stderr)
                 yield {**run(pythons[worker], worker, job), "commit": at}
@@ -212,6 +215,14 @@ def busy(runs: list[dict[str, Any]]) -> float:
     return median(run["process_seconds"] / run["processor_seconds"] for run in runs)
 
 
+def setting(text: str) -> tuple[str, float | int]:
+    """Read a number of the job."""
+    name, _, value = text.partition("=")
+    if name not in JOB | MORE:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(JOB | MORE)}")
+    return name, int(value) if value.isdigit() else float(value)
+
+
 def chosen() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
@@ -224,7 +235,13 @@ def chosen() -> argparse.Namespace:
     parser.add_argument("--into", type=Path, help="with --all: a Markdown page to update")
     parser.add_argument("--venv", type=Path, default=ROOT / "build" / "avalanche-venv")
     parser.add_argument("--out", type=Path, help="default: build/peers.json or peers-all.json")
+    parser.add_argument("--on", choices=["test", "valid"], default="test", help="with --all")
+    parser.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE")
     options = parser.parse_args()
+    if options.on == "valid" and options.workers != ["ours"]:
+        parser.error("--on valid goes with --workers ours")
+    if (options.on == "valid" or options.set) and options.into:
+        parser.error("--into takes runs on the test rows, with the settings that stand here")
     if options.seeds < 1 and not options.keep:
         parser.error(f"--seeds is {options.seeds}; it must be 1 or more")
     if not options.all and (options.keep or options.into or options.workers):

@@ -48,7 +48,7 @@ from lifelong import (
     Steady,
     Strategy,
 )
-from lifelong.checks import CHECKS, CheckFailed, OnNetwork, check_strategy
+from lifelong.checks import CHECKS, CheckFailed, OnNetwork, check_strategy, on_device
 from lifelong.checks.settings import ALONE, SETTINGS, events_of, play, small_tasks
 from lifelong.checks.states import difference, odd_part, size, trace
 from lifelong.core.errors import InvalidBatch
@@ -167,8 +167,8 @@ TOGETHER = {
 
 
 @pytest.mark.parametrize("make", STRATEGIES.values(), ids=STRATEGIES.keys())
-def test_a_strategy_keeps_every_promise(make):
-    check_strategy(make)
+def test_a_strategy_keeps_every_promise(make, device):
+    check_strategy(make, device=device)
 
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check != "stays_bounded"])
@@ -209,8 +209,8 @@ def test_replay_from_disk_keeps_every_promise(tmp_path):
 
 @pytest.mark.parametrize("make", TOGETHER.values(), ids=TOGETHER.keys())
 @pytest.mark.parametrize("check", ["resumes_bit_for_bit", "undoes_a_failing_step", "forgets_rows"])
-def test_strategies_keep_their_promises_together(make, check):
-    CHECKS[check](make)
+def test_strategies_keep_their_promises_together(make, check, device):
+    CHECKS[check](on_device(make, device))
 
 
 @pytest.mark.parametrize(("check", "make", "told"), BROKEN)

@@ -35,7 +35,7 @@ from lifelong import (
 )
 from lifelong.bench.hybrids import HYBRIDS
 from lifelong.bench.recipes import make
-from lifelong.checks import CHECKS
+from lifelong.checks import CHECKS, on_device
 from lifelong.checks.settings import (
     HIDDEN,
     INPUTS,
@@ -91,29 +91,31 @@ def test_there_are_enough_of_them():
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_it_forgets_less_than_plain_training(name):
-    CHECKS["beats_naive"](COMBINATIONS[name])
+def test_it_forgets_less_than_plain_training(name, device):
+    CHECKS["beats_naive"](on_device(COMBINATIONS[name], device))
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 @pytest.mark.parametrize("setting", [SETTINGS[2], SETTINGS[3]], ids=lambda setting: setting.name)
-def test_it_resumes_bit_for_bit_in_the_middle_of_a_task(name, setting):
+def test_it_resumes_bit_for_bit_in_the_middle_of_a_task(name, setting, device):
+    make = on_device(COMBINATIONS[name], device)
     events = events_of(small_tasks())
-    straight = play(setting.learner(COMBINATIONS[name]), events)
-    stopped, file = play(setting.learner(COMBINATIONS[name]), events[:9]), io.BytesIO()
+    straight = play(setting.learner(make), events)
+    stopped, file = play(setting.learner(make), events[:9]), io.BytesIO()
     torch.save(stopped.state_dict(), file)
     file.seek(0)
-    resumed = setting.learner(COMBINATIONS[name], seed=1)
+    resumed = setting.learner(make, seed=1)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     play(resumed, events[9:])
     assert difference(resumed.state_dict(), straight.state_dict()) is None
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_its_invariants_hold(name):
+def test_its_invariants_hold(name, device):
     """No memory overflows, no trace of erased rows, and nothing is left behind on the model."""
-    CHECKS["forgets_rows"](COMBINATIONS[name])
-    learner = SETTINGS[2].learner(COMBINATIONS[name])
+    make = on_device(COMBINATIONS[name], device)
+    CHECKS["forgets_rows"](make)
+    learner = SETTINGS[2].learner(make)
     for event in events_of(small_tasks(batches=6, rows=16)):
         event(learner)
         for memory in memories(learner.strategies):

@@ -5,7 +5,7 @@ from own_networks import checked_on
 
 from lifelong import HAT, ExpertGate, PackNet, Strategy
 from lifelong.bench.networks import experts, gated, packed, progressive, supermasked
-from lifelong.checks import CHECKS
+from lifelong.checks import CHECKS, on_device
 
 METHODS = {
     "progressive": (progressive, Strategy),
@@ -33,7 +33,7 @@ OF_NETWORKS = {
         if make is not Strategy or check in OF_NETWORKS
     ],
 )
-def test_a_method_keeps_every_promise_on_its_network(name, check, monkeypatch):
+def test_a_method_keeps_every_promise_on_its_network(name, check, monkeypatch, device):
     network, make = METHODS[name]
     checked_on(monkeypatch, network)
-    CHECKS[check](make)
+    CHECKS[check](on_device(make, device))

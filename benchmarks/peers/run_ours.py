@@ -65,7 +65,7 @@ def strategies(job: dict[str, Any]) -> list[Strategy]:
         ),
         # Theirs holds a fifth of the memory for each task from the start, ours shares all of it
         # among the tasks so far; both look at all that they hold in each step, as the paper does.
-        "GEM": lambda: GEM(rows, margin=job["margin"], rows=rows),
+        "GEM": lambda: GEM(rows, margin=job["margin"], rows=job["gem_rows"]),
         "A-GEM": lambda: AGEM(rows, rows=job["reference"]),
         "replay": lambda: Replay(rows, fill="task", policy="balanced", by="task"),
         "replay, online": lambda: Replay(rows),
@@ -94,8 +94,11 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(job["seed"])
     stream = class_incremental(
-        load("fashion-mnist"), tasks=job["tasks"], batch=job["batch"], seed=job["seed"]
-    )
+        load("fashion-mnist"), tasks=job["tasks"], batch=job["batch"], seed=job["seed"],
+        validation=0.1 if job.get("on") == "valid" else 0.0,
+    )  # fmt: skip
+    kept = [task.valid if job.get("on") == "valid" else task.test for task in stream.tasks]
+    tests = [part for part in kept if part is not None]
     if job["strategy"] in BOUNDS:
         stream = BOUNDS[job["strategy"]](stream)
     head: nn.Module = nn.Linear(400, 10)
@@ -115,7 +118,7 @@ def main() -> None:
         seconds += process_time() - start
         rows += len(task.train)
         if job["tests"] == "every" or number == len(stream):
-            accuracy = fmean(evaluate(learner, stream.tests, task_known=False))
+            accuracy = fmean(evaluate(learner, tests, task_known=False))
     result = {
         "seconds": seconds,
         "rows_per_second": rows / seconds,

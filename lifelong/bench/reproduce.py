@@ -50,6 +50,8 @@ class Table:
     source: str
     notes: str
     cells: tuple[Cell, ...]
+    gpu: bool = False
+    """Whether it would take days without a GPU."""
 
 
 def table_names() -> list[str]:
@@ -57,7 +59,7 @@ def table_names() -> list[str]:
 
     Example:
         >>> table_names()[:3]
-        ['split-mnist-buffers', 'split-mnist-hsu', 'split-mnist-scenarios']
+        ['split-cifar10-buffers', 'split-mnist-buffers', 'split-mnist-hsu']
     """
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
@@ -89,7 +91,8 @@ def read_table(name: str) -> Table:
         )
         for cell in data["cell"]
     )
-    return Table(name, data["title"], data["source"], data["notes"].strip(), cells)
+    told = data["title"], data["source"], data["notes"].strip()
+    return Table(name, *told, cells, data.get("gpu", False))
 
 
 def runs(table: Table, seeds: Sequence[int] | None = None) -> list[tuple[Cell, int]]:

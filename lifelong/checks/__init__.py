@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from lifelong.checks.forgetting import beats_naive as _beats_naive
@@ -46,7 +47,7 @@ from lifelong.checks.learning import (
     resumes_bit_for_bit,
     undoes_a_failing_step,
 )
-from lifelong.checks.settings import Make, OnNetwork
+from lifelong.checks.settings import Make, OnNetwork, on_device
 from lifelong.checks.states import CheckFailed
 
 CHECKS: dict[str, Callable[[Make], None]] = {
@@ -64,7 +65,7 @@ CHECKS: dict[str, Callable[[Make], None]] = {
 }
 """Every check by its name: a function of `make` that raises `CheckFailed`."""
 
-__all__ = ["CHECKS", "CheckFailed", "OnNetwork", "check_strategy"]
+__all__ = ["CHECKS", "CheckFailed", "OnNetwork", "check_strategy", "on_device"]
 
 
 def check_strategy(
@@ -72,6 +73,7 @@ def check_strategy(
     *,
     beats_naive: bool = True,
     network: Callable[[nn.Module], nn.Module] | None = None,
+    device: str | torch.device = "cpu",
 ) -> None:
     """Run every check on a strategy, or on a list of strategies that act together.
 
@@ -83,6 +85,8 @@ def check_strategy(
             for the stream on which that is measured, and choose strengths that fit it.
         network: makes of a small model, of 8 inputs and 6 classes, the one that the strategy
             needs, if it cannot do with any.
+        device: where to try it. On a GPU, some operations of torch add up in another order each
+            time unless `torch.use_deterministic_algorithms(True)` is called before.
 
     Raises:
         CheckFailed: a promise is broken; it names the check, where, and what to do. Whatever else
@@ -112,6 +116,7 @@ they lay
     """
     if network is not None:
         make = OnNetwork(make, network)
+    make = on_device(make, device)
     for name, check in CHECKS.items():
         if name == "beats_naive" and not beats_naive:
             continue

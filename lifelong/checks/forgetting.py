@@ -50,7 +50,7 @@ def average_accuracy(setting: Setting, make: Make, seed: int) -> float:
     learner = Learner(model, SGD(model.parameters(), lr=0.2), strategies, seed=seed)
     play(learner, events_of([SmallTask(task.spec, task.batches[:16]) for task in tasks]))
     right = [
-        (learner.predict(batch.x, task.spec.id).argmax(1) == batch.y).float().mean()
+        (learner.predict(batch.x, task.spec.id).argmax(1).cpu() == batch.y).float().mean()
         for task in tasks
         for batch in task.batches[16:]
     ]

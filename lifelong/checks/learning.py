@@ -244,16 +244,23 @@ def _global_states() -> dict[str, Any]:
     name, words, *rest = np.random.get_state()  # noqa: NPY002 - it is this one that must stay
     return {
         "torch": torch.get_rng_state(),
+        "torch, GPUs": _gpu_states(),
         "numpy": [name, torch.from_numpy(np.array(words)), *rest],
         "python": random.getstate(),
     }
+
+
+def _gpu_states() -> list[Tensor]:
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.get_rng_state_all() if in_use else []
 
 
 @contextmanager
 def _global_seed(seed: int) -> Iterator[None]:
     """Seed the global random states of torch, numpy and Python; afterwards they are as before."""
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-    torch.default_generator.manual_seed(seed)
+    on_gpus = _gpu_states()
+    torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)
     try:
@@ -262,3 +269,4 @@ def _global_seed(seed: int) -> Iterator[None]:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         random.setstate(states[2])
+        torch.cuda.set_rng_state_all(on_gpus)

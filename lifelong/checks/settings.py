@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -28,18 +28,24 @@ Event: TypeAlias = Callable[[Learner], object]
 INPUTS, HIDDEN, CLASSES = 8, 16, 6
 
 
+def _as_it_is(model: nn.Module) -> nn.Module:
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class OnNetwork:
-    """Makes strategies that need a network of their own, and says what to make of a model.
+    """Makes strategies, and says on what network and on what device to try them.
 
     Attributes:
         make: makes a new strategy, or a new list of them, at every call.
         network: takes the model of a setting, of `INPUTS` inputs and `CLASSES` classes; gives the
-            one to try the strategies on.
+            one to try the strategies on, if that is another.
+        device: where the model is, and so all that a learner computes.
     """
 
     make: Make
-    network: Callable[[nn.Module], nn.Module]
+    network: Callable[[nn.Module], nn.Module] = _as_it_is
+    device: str | torch.device = "cpu"
 
     def __call__(self) -> Strategy | Sequence[Strategy]:
         """Make what is checked."""
@@ -73,10 +79,10 @@ class Setting:
     def parts(self, make: Make, seed: int = 0) -> tuple[nn.Module, Optimizer, list[Strategy]]:
         """Make a new model, optimizer and strategies; the global random state stays."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             model = self.model()
             if isinstance(make, OnNetwork):
-                model = make.network(model)
+                model = make.network(model).to(make.device)
         optimizer: Optimizer
         if self.adam:
             optimizer = Adam(model.parameters(), lr=0.01)
@@ -119,12 +125,13 @@ def made_by(make: Make) -> list[Strategy]:
     Raises:
         CheckFailed: what is made is no strategy, and no list of them.
     """
-    if not callable(make):
+    given = make.make if isinstance(make, OnNetwork) else make
+    if not callable(given):
         raise CheckFailed(
             "makes_strategies",
             ALONE.name,
-            f"received an instance of {type(make).__name__}",
-            f"give what makes a new one at every call: lambda: {type(make).__name__}(...)",
+            f"received an instance of {type(given).__name__}",
+            f"give what makes a new one at every call: lambda: {type(given).__name__}(...)",
         )
     made = make()
     parts = made if isinstance(made, list | tuple) else [made]
@@ -137,6 +144,18 @@ def made_by(make: Make) -> list[Strategy]:
                 "derive its class from lifelong.Strategy, or give a list of such",
             )
     return list(parts)
+
+
+def on_device(make: Make, device: str | torch.device) -> OnNetwork:
+    """Let what is made be tried on a device, on the network that it is tried on anyway.
+
+    Example:
+        >>> on_device(lambda: [], "cpu").device
+        'cpu'
+    """
+    if isinstance(make, OnNetwork):
+        return replace(make, device=device)
+    return OnNetwork(make, device=device)
 
 
 ALONE = Setting("alone", plain_model)

@@ -194,6 +194,8 @@ def _log_runs(folder: Path, results: Sequence[dict[str, Any]]) -> None:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    import torch
+
     from lifelong.bench import reproduce
     from lifelong.bench.progress import RunProgress
     from lifelong.bench.runner import run_all
@@ -201,6 +203,9 @@ def _reproduce(options: argparse.Namespace) -> int:
     names = [options.table] if options.table else reproduce.table_names()
     for name in names:
         table = reproduce.read_table(name)
+        if table.gpu and not options.table and not torch.cuda.is_available():
+            print(f"{name}: left out, as it would take days without a GPU; name it to run it here")
+            continue
         out = (options.out or Path("runs")) / name
         planned = reproduce.runs(table, options.seeds)
         configs = [reproduce.config(cell, seed) for cell, seed in planned]

@@ -121,6 +121,23 @@ def device_of(device: str | torch.device | None, model: nn.Module) -> torch.devi
     if device is None:
         tensors = itertools.chain(model.parameters(), model.buffers())
         return next((tensor.device for tensor in tensors), torch.device("cpu"))
+    return named_device(device, "leave it out for where the model is")
+
+
+def named_device(device: str | torch.device, way_out: str) -> torch.device:
+    """Name a device in full, as its tensors do, so that two names of one are equal.
+
+    Args:
+        device: as in torch.
+        way_out: what else one can do where there is no such device.
+
+    Raises:
+        ValueError: there is no such device here.
+
+    Example:
+        >>> named_device("cpu", "take the CPU")
+        device(type='cpu')
+    """
     try:
         # A tensor made there knows its full name: "cuda" becomes "cuda:0".
         return torch.empty(0, device=device).device
@@ -129,8 +146,8 @@ def device_of(device: str | torch.device | None, model: nn.Module) -> torch.devi
         if torch.accelerator.is_available():
             have.append(str(torch.accelerator.current_accelerator()))
         raise ValueError(
-            f"device {str(device)!r} cannot be used here; give one of {', '.join(have)}, or leave "
-            "it out for where the model is"
+            f"device {str(device)!r} cannot be used here; give one of {', '.join(have)}, "
+            f"or {way_out}"
         ) from error
 
 

@@ -28,8 +28,8 @@ class Guard:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self._buffers: list[Tensor] = []
-        self._kept_buffers: list[Tensor] = []
+        self._buffers: list[tuple[list[Tensor], list[Tensor]]] = []
+        """Of each type, the model's buffers and what they were before the step."""
         self._flag: Tensor | None = None
         if learner.device.type == "cuda":
             self._flag = torch.empty((), pin_memory=True)
@@ -37,8 +37,14 @@ class Guard:
 
     def refresh(self) -> None:
         """Look again at which buffers the model has; called when it has grown."""
-        self._buffers = list(self._learner.model.buffers())
-        self._kept_buffers = [torch.empty_like(buffer) for buffer in self._buffers]
+        # By type: torch copies only tensors of one type in one go on a GPU.
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self._learner.model.buffers():
+            by_type.setdefault(buffer.dtype, []).append(buffer)
+        self._buffers = [
+            (buffers, [torch.empty_like(buffer) for buffer in buffers])
+            for buffers in by_type.values()
+        ]
 
     def __enter__(self) -> None:
         learner = self._learner
@@ -46,8 +52,8 @@ class Guard:
         self._counts = learner.batches, learner.pending
         self._first_hook = RemovableHandle.next_id
         self._gradients: list[Tensor | None] | None = None
-        if self._buffers:
-            torch._foreach_copy_(self._kept_buffers, self._buffers)
+        for buffers, kept in self._buffers:
+            torch._foreach_copy_(kept, buffers)
         if learner.pending:
             self._gradients = [
                 None if p.grad is None else p.grad.clone() for p in learner.parameters.values()
@@ -65,8 +71,8 @@ class Guard:
         learner.batches, learner.pending = self._counts
         for generator, state in self._generators:
             generator.set_state(state)
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._kept_buffers)
+        for buffers, kept in self._buffers:
+            torch._foreach_copy_(buffers, kept)
         self._unhook()
         if learner.optimizer is not None:
             learner.optimizer.zero_grad()

@@ -85,10 +85,10 @@ class Column:
             given = given if source is None else given[source]
         else:
             if source is not None:  # pick first, then move only what was picked
-                value = value.index_select(0, torch.from_numpy(source).to(value.device))
+                value = value.index_select(0, _index(source, value.device))
             if self.array is None:
-                index = torch.from_numpy(slots).to(self.data.device)
-                self.data.index_copy_(0, index, value.to(self.data.device))
+                there = self.data.device
+                self.data.index_copy_(0, _index(slots, there), value.to(there, non_blocking=True))
                 return
             given = as_bytes(value.cpu(), self._kind)
         if self.file is None:
@@ -180,3 +180,8 @@ def as_bytes(rows: Tensor, kind: np.dtype[np.void]) -> NDArray[Any]:
     if rows.ndim == 1:
         return rows.numpy()
     return np.ndarray(rows.shape[0], kind, rows.contiguous().numpy())
+
+
+def _index(slots: Slots, device: torch.device) -> Tensor:
+    """Move indices to a device; a GPU takes them when it gets there, and the host does not wait."""
+    return torch.from_numpy(slots).to(device, non_blocking=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.core.arguments import keys_of
+from lifelong.core.arguments import keys_of, named_device
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.memory.budget import bytes_of, room_for, row_bytes, rows_within, whole
 from lifelong.memory.codecs import Codec
@@ -45,8 +45,8 @@ class Memory:
             "uint8", "jpeg", or a codec; None to store them as they come.
 
     Raises:
-        ValueError: the capacity is not positive, a path is given with a device other than the CPU,
-            or the policy is for another capacity or used already.
+        ValueError: the capacity is not positive, there is no such device, a path is given with one
+            other than the CPU, or the policy is for another capacity or used already.
         UnknownName: there is no such policy, or way to store.
 
     Example:
@@ -77,7 +77,7 @@ class Memory:
         with room_for(self.capacity):
             self.policy = policy_of(policy, self.capacity)
             self._scratch = np.empty(self.capacity, dtype=np.int32)
-        self.device = torch.device(device)
+        self.device = named_device(device, "leave it out for the CPU")
         self.path = None if path is None else Path(path)
         self.codec = None if store is None else codec_of(store)
         self.seen = 0

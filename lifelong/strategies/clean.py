@@ -110,7 +110,8 @@ class CleanReplay(Replay):
         features = self._features(learner, batch) if self.cleaning.looks_at_features else None
         found = {"losses": self._losses, "features": features}
         reason = self.cleaning.judge(columns, self.memory, **found)
-        self.counts = self.counts + torch.bincount(reason.cpu(), minlength=len(REASONS))
+        there = reason.to(self.counts.device)
+        self.counts = self.counts + torch.bincount(there, minlength=len(REASONS))
         passed = torch.nonzero(reason == 0).flatten()
         columns = {**columns, **self.cleaning.columns(columns, features)}
         offered = {name: column[passed] for name, column in columns.items()}

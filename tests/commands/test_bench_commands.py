@@ -228,6 +228,20 @@ def test_reproduce_shows_ours_beside_the_published(
     assert (tmp_path / "out" / "tiny" / "table.json").exists()
 
 
+def test_a_table_for_a_gpu_runs_without_one_only_when_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "tiny.toml").write_text("gpu = true\n" + TINY)
+    monkeypatch.setattr(reproduce, "FOLDER", tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["--seeds", "0", "--workers", "1", "--out", str(tmp_path / "out")]
+    assert main(["reproduce", *words]) == 0
+    assert "tiny: left out, as it would take days without a GPU; name" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main(["reproduce", "tiny", *words]) == 0
+    assert "## A tiny table" in capsys.readouterr().out
+
+
 def test_data_that_cannot_be_had_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
