@@ -6,13 +6,13 @@
 
 Every method gets the same bytes for all columns of its rows: inputs, labels, tasks, ids, and what
 it adds (stored outputs, ranks, hashes). A generator gets them for its weights (DGR's VAE is as wide
-as they allow), and the moments of `FeatureReplay` have as many as they have. Settings are the
-library's defaults, and the suite's; the same model, optimizer and order of batches for all. A trunk
-is frozen, a part of the model, and not counted: that of the latents learns the first task's rows,
-that of the features is of random patches. Images that stand before a frozen trunk are as good as
-their features, and are counted as 3072 bytes. Accuracy is the mean over all tasks after the last,
-on test rows (with --on valid: on a tenth of the training rows, kept apart, to choose settings by).
-One thread.
+as they allow), and the moments of `FeatureReplay` have as many as they have. iCaRL's last model,
+of one size whatever the memory's, is not counted. Settings are the library's defaults, and the
+suite's; the same model, optimizer and order of batches for all. A trunk is frozen, a part of the
+model, and not counted: that of the latents learns the first task's rows, that of the features is of
+random patches. Images that stand before a frozen trunk are as good as their features, and are
+counted as 3072 bytes. Accuracy is the mean over all tasks after the last, on test rows (with --on
+valid: on a tenth of the training rows, kept apart, to choose settings by). One thread.
 
 Writes OUT/frontier-DATA.json after every run, and goes on from there when it is called again;
 draws OUT/frontier-DATA.png, and with --into DOCS that file and a section of DOCS/results.md.
@@ -28,6 +28,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -37,7 +38,7 @@ from random_patches import patch_features
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from lifelong import DGR, DERpp, FeatureReplay, Latents, Learner, Replay, Strategy
+from lifelong import DGR, DERpp, FeatureReplay, ICaRL, Latents, Learner, Replay, Strategy
 from lifelong.bench.build import learner_of, stream_of
 from lifelong.bench.evaluate import evaluate
 from lifelong.bench.job import versions
@@ -46,6 +47,7 @@ from lifelong.bench.reproduce import Table, put_into
 from lifelong.bench.results import write_atomic
 from lifelong.bench.suites import resolve
 from lifelong.core.errors import BudgetTooSmall
+from lifelong.memory import Memory
 from lifelong.memory.budget import bytes_of
 from lifelong.nets import MLP, Classifier, LatentModel
 from lifelong.nets.generators import VAE
@@ -104,6 +106,13 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "prioritized": ("prioritized", {}),
     "clean replay": ("clean-replay", BALANCED),
     "der++": ("der++", BALANCED),
+    "er-ace": ("er-ace", BALANCED),
+    "x-der": ("x-der", {}),
+    "icarl": ("icarl", {}),
+    "gdumb": ("gdumb", {}),
+    "mir": ("mir", BALANCED),
+    "a-gem": ("a-gem", {}),
+    "default": ("default", {}),
     "dgr, vae": ("dgr", {"strict": False}),
 }
 LATENT = {
@@ -128,11 +137,18 @@ def config_of(
         given["dgr.width"] = widest(shape, bytes_of(size))
     elif name == "images":
         given["replay.capacity"] = bytes_of(size) // IMAGE
+    elif name in ("icarl", "a-gem"):
+        given[f"{strategy}.capacity"] = bytes_of(size) // row_bytes(shape, data)
     elif name in METHODS:
         given[f"{strategy}.capacity"] = size
     if on == "valid":
         given["validation"] = 0.1
     return {**resolve(data.suite, strategy, given), "seed": seed}
+
+
+def row_bytes(shape: Sequence[int], data: Data) -> int:
+    """Count the bytes of a row's columns at most: its inputs, label, task, id and one more."""
+    return prod(shape) * (4 if data.suite == "split-cifar10-small" else 1) + 4 * 8
 
 
 def widest(shape: Sequence[int], size: int) -> int:
@@ -210,8 +226,13 @@ def run(data: Data, name: str, size: str, seed: int, on: str) -> dict[str, Any]:
 def held(learner: Learner) -> dict[str, int]:
     """Count what is held of old tasks: rows and bytes."""
     for strategy in learner.strategies:
-        if isinstance(strategy, Replay):
-            return {"rows": len(strategy.memory), "bytes_held": strategy.memory.nbytes}
+        memory = getattr(strategy, "memory", None)
+        if isinstance(memory, Memory):
+            return {"rows": len(memory), "bytes_held": memory.nbytes}
+        if isinstance(strategy, ICaRL):
+            columns = strategy.exemplars
+            held_bytes = sum(column.nbytes for column in columns.values())
+            return {"rows": len(columns["y"]), "bytes_held": held_bytes}
         if isinstance(strategy, DGR):
             weights = strategy.scholar.weights.values()
             return {"rows": 0, "bytes_held": sum(w.nbytes for w in weights)}

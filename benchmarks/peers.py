@@ -45,8 +45,8 @@ JOB = {
 }  # fmt: skip
 MORE = {
     "tests": "last", "replayed": 128, "decay": 1.0, "si": 0.1, "damping": 0.1, "mas": 0.1,
-    "lwf": 1.0, "temperature": 2.0, "margin": 0.5, "gem_rows": 500, "reference": 250, "candidates": 2,
-    "dumb_epochs": 50, "dumb_batch": 16, "generator_lr": 0.01,
+    "lwf": 1.0, "temperature": 2.0, "margin": 0.5, "gem_rows": 250, "reference": 250,
+    "candidates": 2, "dumb_epochs": 50, "dumb_batch": 16, "generator_lr": 0.01,
 }  # fmt: skip
 """Of the job with --all: defaults of one side or the other where both can be given them."""
 BARE = 31200

@@ -64,7 +64,7 @@ def strategies(job: dict[str, Any]) -> list[Strategy]:
             job["lwf"] / job["temperature"] ** 2, temperature=job["temperature"]
         ),
         # Theirs holds a fifth of the memory for each task from the start, ours shares all of it
-        # among the tasks so far; both look at all that they hold in each step, as the paper does.
+        # among the tasks so far; theirs looks at all that it holds in each step, as the paper does.
         "GEM": lambda: GEM(rows, margin=job["margin"], rows=job["gem_rows"]),
         "A-GEM": lambda: AGEM(rows, rows=job["reference"]),
         "replay": lambda: Replay(rows, fill="task", policy="balanced", by="task"),
