@@ -76,8 +76,9 @@ class HAT(Strategy):
         return low + (self.sharpness - low) * (batch % self.steps) / (self.steps - 1)
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
-        """Set the slope for this batch."""
-        gated(learner).slope.fill_(self.slope(self.batches))
+        """Set the slope for this batch; those whose gradients are added up have one."""
+        if learner.pending == 0:
+            gated(learner).slope.fill_(self.slope(self.batches))
         return batch
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
@@ -88,8 +89,9 @@ class HAT(Strategy):
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
         """Make up for what a flat or a steep gate takes off the embeddings' gradients."""
-        slope = self.slope(self.batches)
-        for e in gated(learner).newest:
+        net = gated(learner)
+        slope = net.slope  # of the batches that the gradient is of
+        for e in net.newest:
             if e.grad is not None:
                 steep = torch.cosh((slope * e).clamp(-WIDEST, WIDEST)) + 1
                 e.grad.mul_(steep / (torch.cosh(e) + 1) * (self.sharpness / slope))
@@ -98,14 +100,19 @@ class HAT(Strategy):
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Keep the embeddings within their limit, and count the batch."""
         del batch, output
-        for e in gated(learner).newest:
-            e.clamp_(-self.limit, self.limit)
+        self._clamp(learner)
         self.batches += 1
 
+    @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Begin with a flat slope again."""
-        del learner, data
+        del data
+        self._clamp(learner)  # a step that was taken between batches
         self.batches = 0
+
+    def _clamp(self, learner: Learner) -> None:
+        for e in gated(learner).newest:
+            e.clamp_(-self.limit, self.limit)
 
 
 def gated(learner: Learner) -> Gated:

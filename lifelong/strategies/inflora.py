@@ -78,6 +78,9 @@ class InfLoRA(Strategy):
     def after_step(self, learner: Learner, batch: Batch, output: object) -> None:
         """Take out of the newest sets what looks at past inputs."""
         del batch, output
+        self._correct(learner)
+
+    def _correct(self, learner: Learner) -> None:
         for name, layer in _layers(learner).items():
             newest = _newest(layer)
             if newest is None or name not in self.basis:
@@ -90,6 +93,7 @@ class InfLoRA(Strategy):
     @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Add the directions of the task's inputs to the basis of each layer."""
+        self._correct(learner)  # a step that was taken between batches
         layers, squares = _layers(learner), dict[str, Tensor]()
         hooks = [
             layer.register_forward_pre_hook(partial(_add, squares, name))

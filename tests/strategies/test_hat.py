@@ -72,6 +72,30 @@ def test_embeddings_stay_within_their_limit():
     assert max(float(e.detach().abs().max()) for e in learner.model.newest) == 0.5
 
 
+def test_batches_of_one_step_have_one_slope_and_their_gradient_is_made_up_for_by_it():
+    """With another, a gradient behind a steep gate would grow 160000 times."""
+    before, behind = Look(), Look()
+    hat = HAT(steps=3, sharpness=20.0)
+    learner = learner_of([before, hat, behind], gated, accumulate=2)
+    learner.begin_task(TaskSpec(0, CLASSES))
+    slopes = []
+    for batch in batches_of(5):
+        learner.observe(batch)
+        slopes.append(float(learner.model.slope))
+    assert slopes == pytest.approx([hat.slope(b) for b in (0, 0, 2, 2, 4)])
+    learner.end_task(batches_of(1))  # takes the step of the fifth batch
+    for s, given, made in zip(slopes[::2], before.seen, behind.seen, strict=True):
+        for (e, q), (_, own) in zip(given, made, strict=True):
+            factor = 20.0 * (torch.cosh((s * e).clamp(-50, 50)) + 1) / (s * (torch.cosh(e) + 1))
+            torch.testing.assert_close(own, q * factor, rtol=1e-4, atol=1e-9)
+
+
+def test_the_step_that_is_left_over_keeps_within_the_limit():
+    learner = learner_of(HAT(steps=100, limit=0.5), gated, lr=5.0, accumulate=2)
+    learn(learner, 0, batches_of(3), CLASSES)
+    assert max(float(e.detach().abs().max()) for e in learner.model.newest) == 0.5
+
+
 def test_a_strong_penalty_opens_fewer_units():
     counts = []
     for strength in (0.0, 20.0):

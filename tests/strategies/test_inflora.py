@@ -65,6 +65,19 @@ def test_the_basis_spans_the_inputs_and_the_newest_set_sees_none_of_them():
     assert float(down.norm()) > 0.1
 
 
+def test_the_step_that_is_left_over_sees_no_past_inputs():
+    learner = learner_of(InfLoRA(1.0), wide, lr=1.0, accumulate=2)
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    learner.end_task(list(flat(4, 0)))
+    (basis,) = learner.strategies[0].basis.values()
+    learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+    mixed = [replace(b, x=b.x + a.x) for a, b in zip(flat(3, 0), flat(3, 1), strict=True)]
+    for batch in mixed:
+        learner.observe(batch)
+    learner.end_task(mixed)
+    assert float((down_of(learner) @ basis).abs().max()) < 1e-6
+
+
 def down_of(learner):
     (layer,) = [m for m in learner.model.modules() if isinstance(m, LoRA)]
     return [*layer.pairs.values()][-1].down.weight.detach()
