@@ -20,16 +20,16 @@ class AnalyticHead(nn.Module, ABC):
     """Classify by what sums over all rows say; the base of heads that need no gradient.
 
     counts n_c, sums s_c = sum of h over rows of class c, moments Q = sum of h h^T over all rows
-    eval:     output = h W + b, (W, b) computed from n, s and Q
+    eval:     output = (h - c) W + b, (W, b) computed from n, s, Q and c
     training: the logits of a head to train through, or 0 for every class
 
-    h are the features, or what a subclass makes of them. Sums do not depend on the order of rows
-    or how they were cut into batches, so after any stream the outputs are those of all rows at
-    once; `remove` takes rows out as exactly. All of it is in the state of the module, in float64,
-    so that the model alone is saved, exported and served; the solution is not, and is computed
-    when a changed head is first asked. A class without rows reads `MASKED`; as long as there is no
-    row at all, the outputs are those of training. Without a head to train through the loss is the
-    logarithm of the number of classes, whatever the rows.
+    h are the features, or what a subclass makes of them; c is their mean, or 0. Sums do not depend
+    on the order of rows or how they were cut into batches, so after any stream the outputs are those
+    of all rows at once; `remove` takes rows out as exactly. All of it is in the state of the module,
+    in float64, so that the model alone is saved, exported and served; the solution is not, and is
+    computed when a changed head is first asked. A class without rows reads `MASKED`; as long as
+    there is no row at all, the outputs are those of training. Without a head to train through the
+    loss is the logarithm of the number of classes, whatever the rows.
 
     Args:
         features: width of the input.
@@ -43,6 +43,10 @@ class AnalyticHead(nn.Module, ABC):
 
     second = False
     """Whether the head needs the moments."""
+    centred = False
+    """Whether outputs are of features less their mean, of which they do not depend but that far
+    from 0, in float32, they would be lost in rounding."""
+    center: Tensor
     weight: Tensor
     bias: Tensor
     _like: Tensor
@@ -68,7 +72,7 @@ class AnalyticHead(nn.Module, ABC):
         if self.second:
             self.moments = held(torch.zeros(width, width, dtype=torch.float64))
         self.sums = nn.ParameterList()
-        for name in ("weight", "bias"):
+        for name in ("center", "weight", "bias"):
             self.register_buffer(name, torch.zeros(0), persistent=False)
         # Holds nothing, but follows .to(), so that a block is born where the head is.
         self.register_buffer("_like", torch.zeros(0), persistent=False)
@@ -158,11 +162,15 @@ class AnalyticHead(nn.Module, ABC):
             dtype = torch.float32
             weight = torch.zeros(self.classes, self.width, dtype=dtype, device=counts.device)
             bias = torch.zeros(self.classes, dtype=dtype, device=counts.device)
+            center = torch.zeros(self.width, dtype=dtype, device=counts.device)
             if bool(known.any()):
                 n, s = counts[known].double(), torch.cat(list(self.sums))[known].double()
-                w, b = self._solution(n, s)
+                if self.centred:
+                    center = (s.sum(0) / n.sum()).to(dtype)
+                w, b = self._solution(n, s, center.double())  # as it is rounded
                 weight[known], bias[known] = w.to(dtype), b.to(dtype)
-        self.weight, self.bias, self._solved = weight, bias, (*stamp, id(weight))
+        self.center, self.weight, self.bias = center, weight, bias
+        self._solved = (*stamp, id(weight))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follow the model to a device, but keep the sums' precision, whatever the model's is."""
@@ -189,7 +197,8 @@ class AnalyticHead(nn.Module, ABC):
         if not torch.compiler.is_compiling():  # what is exported or compiled was solved by eval()
             self.solve()
         with torch.autocast(x.device.type, enabled=False):
-            output = F.linear(self.lift(x.flatten(1).float()), self.weight, self.bias)
+            h = self.lift(x.flatten(1).float())
+            output = F.linear(h - self.center if self.centred else h, self.weight, self.bias)
         known = self.counts > 0
         return torch.where(known, output, torch.where(known.any(), MASKED, self._trained(x)))
 
@@ -205,7 +214,7 @@ class AnalyticHead(nn.Module, ABC):
         return nothing.expand(-1, self.classes)
 
     @abstractmethod
-    def _solution(self, n: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def _solution(self, n: Tensor, s: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
         """Compute (classes, width) and (classes,) from counts and sums of the known classes."""
 
     def _settings(self) -> tuple[float, ...]:
@@ -265,7 +274,7 @@ class AnalyticHead(nn.Module, ABC):
 class MeansHead(AnalyticHead):
     """Predict the class whose mean is nearest.
 
-    output_c = 2 f . m_c - |m_c|**2, which is |f|**2 - |f - m_c|**2, m_c = s_c / n_c
+    output_c = |f - c|**2 - |f - m_c|**2, m_c = s_c / n_c, c the mean of all rows
     Mensink et al. 2013 (TPAMI), for classes that are added; Janson et al. 2022, arXiv:2210.04428,
     as the baseline for pretrained backbones.
 
@@ -277,13 +286,16 @@ class MeansHead(AnalyticHead):
 
     Example:
         >>> head = MeansHead(2, classes=2)
-        >>> head.add(torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0, 1]))
+        >>> x = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> head.add(x, torch.tensor([0, 0, 1, 1]))
         >>> head.eval()(torch.tensor([[1.0, 0.0], [0.0, 2.0]])).tolist()
-        [[0.0, -1.0], [-4.0, 3.0]]
+        [[-0.75, -1.75], [-4.75, 2.25]]
     """
 
-    def _solution(self, n: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        means = s / n[:, None]
+    centred = True
+
+    def _solution(self, n: Tensor, s: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+        means = s / n[:, None] - center
         return 2 * means, -means.square().sum(1)
 
 

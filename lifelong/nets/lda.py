@@ -14,8 +14,10 @@ NOISE = 1e-11
 class LDAHead(AnalyticHead):
     """Predict the likeliest class under normal distributions of one covariance (streaming LDA).
 
-    output_c = f . w_c - m_c . w_c / 2, w_c = S^-1 m_c, S = (1 - shrinkage) C + shrinkage v I
-    C = (Q - sum over c of s_c s_c^T / n_c) / n, the covariance within classes, v its mean variance
+    output_c = (f - (m_c + c) / 2) . w_c, w_c = S^-1 (m_c - c)
+    S = (1 - shrinkage) C + shrinkage v I
+    C = (Q - sum over c of s_c s_c^T / n_c) / n, the covariance within classes, v its mean variance;
+    c, the mean of all rows, adds the same to all outputs of a row
     Hayes & Kanan 2020, arXiv:1909.01520 (Deep SLDA).
 
     They update C with each row's distance from the mean as it then was, which depends on the order
@@ -38,6 +40,7 @@ class LDAHead(AnalyticHead):
     """
 
     second = True
+    centred = True
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class LDAHead(AnalyticHead):
         super().__init__(features, classes=classes, logits=logits)
         self.shrinkage = shrinkage
 
-    def _solution(self, n: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def _solution(self, n: Tensor, s: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
         means = s / n[:, None]
         within = (self.moments.double() - means.T @ s) / n.sum()
         variance = within.diagonal().mean()
@@ -62,8 +65,15 @@ class LDAHead(AnalyticHead):
         floor = torch.where(known, (self.shrinkage * variance).clamp(min=rounding), 1.0)
         within = (1 - self.shrinkage) * torch.where(known, within, 0.0)
         within.diagonal().add_(floor)
-        weight = torch.cholesky_solve(means.T, torch.linalg.cholesky(within)).T
-        return weight, -(means * weight).sum(1) / 2
+        away = means - center
+        factor, failed = torch.linalg.cholesky_ex(within)
+        if bool(failed):
+            raise ValueError(
+                f"shrinkage is {self.shrinkage:g}, too little for features that are all but "
+                "dependent; make it larger: 1e-6 or more"
+            )
+        weight = torch.cholesky_solve(away.T, factor).T
+        return weight, -(away * weight).sum(1) / 2
 
     def _settings(self) -> tuple[float, ...]:
         return (self.shrinkage,)

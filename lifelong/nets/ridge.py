@@ -67,7 +67,8 @@ class RidgeHead(AnalyticHead):
         """Project the features and cut off what is below 0."""
         return F.relu(x @ self.projection)
 
-    def _solution(self, n: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def _solution(self, n: Tensor, s: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+        del center
         system = self.moments.double().clone()
         scale = system.diagonal().mean()
         system.diagonal().add_(self.ridge * torch.where(scale > 0, scale, 1.0))

@@ -37,8 +37,26 @@ def test_means_are_distances_but_for_a_term_of_the_row():
     x, y = rows()
     head = filled(HEADS["means"], x, y)
     means = torch.stack([x[y == c].mean(0) for c in range(4)])
-    expected = x.square().sum(1, keepdim=True) - torch.cdist(x, means).square()
+    own = (x - x.mean(0)).square().sum(1, keepdim=True)
+    expected = own - torch.cdist(x, means).square()
     torch.testing.assert_close(head(x), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["means", "lda"])
+@pytest.mark.parametrize("away", [0.0, 100.0, 3000.0])
+def test_where_the_features_lie_makes_no_difference(name, away):
+    """In float32 what tells classes apart would be lost so far from 0."""
+    x, y = rows(400)
+    head = filled(HEADS[name], x + away, y)
+    place = torch.randperm(400, generator=torch.Generator().manual_seed(1))
+    other = filled(HEADS[name], (x + away)[place], y[place])
+    near = filled(HEADS[name], (x + away) - away, y)  # the same rows, as they are rounded there
+    expected = near((x + away) - away)
+    for found in (head(x + away), other(x + away)):  # but for what all outputs of a row share
+        torch.testing.assert_close(
+            found.log_softmax(1), expected.log_softmax(1), atol=2e-4, rtol=1e-4
+        )
+    assert torch.equal(head(x + away).argmax(1), expected.argmax(1))
 
 
 def test_lda_is_the_log_likelihood_of_normal_distributions_of_one_covariance():
