@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -126,3 +128,32 @@ class Guard:
                 total += gradient.sum(dtype=wide).item()
         if not math.isfinite(total):
             raise explain_non_finite(batch, output, self._learner.steps, "the gradient")
+
+
+def remembered(learner: Learner) -> Callable[[], None]:
+    """Copy what the end of a task may change beside strategies; return what puts it back.
+
+    That is weights and buffers, and where a step is left over what that changes: gradients, the
+    optimizer, the scheduler, the scaler and the counts.
+    """
+    tensors = [*learner.model.parameters(), *learner.model.buffers()]
+    kept = [tensor.detach().clone() for tensor in tensors]
+    counts = learner.pending, learner.steps
+    parameters = list(learner.parameters.values()) if learner.pending else []
+    gradients = [None if p.grad is None else p.grad.clone() for p in parameters]
+    own = (learner.optimizer, learner.scheduler, learner._scaler) if learner.pending else ()
+    stateful = [(part, copy.deepcopy(part.state_dict())) for part in own if part is not None]
+
+    def put_back() -> None:
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)
+        learner.pending, learner.steps = counts
+        for part, state in stateful:
+            part.load_state_dict(state)
+        if learner.optimizer is not None:
+            learner.optimizer.zero_grad()
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    return put_back

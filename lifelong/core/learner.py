@@ -27,13 +27,14 @@ from lifelong.core.arguments import (
 from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch, LifelongError, NonFiniteLoss
 from lifelong.core.forward import evaluating, forward, wants_task
-from lifelong.core.guard import Guard
+from lifelong.core.guard import Guard, remembered
 from lifelong.core.loss import (
     RowLoss,
     bad_rows,
     checked_output,
     cross_entropy,
     explain_non_finite,
+    finite_sum,
     mean_loss,
     nothing_to_learn,
     of_each_row,
@@ -262,7 +263,8 @@ class Learner:
         """Let strategies consolidate without a task's end: by a cadence, or when drift says so.
 
         Gradients that have been accumulated for less than a whole step make one before, with the
-        mean of their batches. When a strategy fails, all are as they were before, and the model.
+        mean of their batches. When a strategy fails, or a row is not finite, all are as they were
+        before, and the model.
         """
         data = data.data if isinstance(data, HasData) else data
         if isinstance(data, Batch) or not isinstance(data, Iterable):
@@ -279,29 +281,24 @@ class Learner:
         first = next(iter(rows), None)
         if first is None:
             raise EmptyTask("no batches to consolidate; give those that were learned from")
-        if self.pending:
-            with self._guard, self.random:
-                gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-                torch._foreach_mul_(gradients, self.accumulate / self.pending)
-                self._step(first, None)
         undo = [strategy.undo() for strategy in self._consolidating]
-        tensors = [*self.model.parameters(), *self.model.buffers()] if undo else []
-        kept = [tensor.detach().clone() for tensor in tensors]
+        if undo or self.pending:
+            undo.append(remembered(self))
         try:
+            if self.pending:
+                with self._guard, self.random:
+                    gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+                    torch._foreach_mul_(gradients, self.accumulate / self.pending)
+                    self._step(first, None)
             with self.random:
                 for strategy in self._consolidating:
                     strategy.consolidate(self, rows)
         except BaseException as error:
             for put_back in undo:
                 put_back()
-            with torch.no_grad():
-                for tensor, value in zip(tensors, kept, strict=True):
-                    tensor.copy_(value)  # where a strategy has pruned or gone on learning
-            if self.optimizer is not None:
-                self.optimizer.zero_grad()
             if isinstance(error, NonFiniteLoss):  # the rows' own fault, or that of what was learned
-                for bad in filter(None, map(bad_rows, rows)):
-                    raise bad from error
+                for _ in rows:
+                    pass
             raise
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
@@ -499,7 +496,13 @@ class _Moved:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.data:
-            yield self.learner._received(batch)
+            received = self.learner._received(batch)
+            # Sums keep every NaN and infinity; where one is large, each row is looked at.
+            if not all(finite_sum(column) for _, column in received.columns()) and (
+                bad := bad_rows(received)
+            ):
+                raise bad
+            yield received
 
 
 def _detached(output: Any) -> Any:

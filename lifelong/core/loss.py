@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -302,6 +303,17 @@ def _told_rows(rows: list[int], batch: Batch) -> tuple[list[int], int, str]:
     if new := [row for row in rows if row < batch.new]:
         return new, batch.new, ""
     return [row - batch.new for row in rows], len(batch) - batch.new, "replayed "
+
+
+def finite_sum(column: Tensor) -> bool:
+    """Tell whether the sum of all numbers is finite; it is not if one of them is not.
+
+    Example:
+        >>> finite_sum(torch.tensor([1.0, torch.nan])), finite_sum(torch.tensor([1, 2]))
+        (False, True)
+    """
+    wide = torch.float32 if column.itemsize < 4 else None
+    return not column.is_floating_point() or math.isfinite(column.sum(dtype=wide).item())
 
 
 def bad_rows(batch: Batch) -> InvalidBatch | None:

@@ -24,12 +24,12 @@ class AnalyticHead(nn.Module, ABC):
     training: the logits of a head to train through, or 0 for every class
 
     h are the features, or what a subclass makes of them; c is their mean, or 0. Sums do not depend
-    on the order of rows or how they were cut into batches, so after any stream the outputs are those
-    of all rows at once; `remove` takes rows out as exactly. All of it is in the state of the module,
-    in float64, so that the model alone is saved, exported and served; the solution is not, and is
-    computed when a changed head is first asked. A class without rows reads `MASKED`; as long as
-    there is no row at all, the outputs are those of training. Without a head to train through the
-    loss is the logarithm of the number of classes, whatever the rows.
+    on the order of rows or how they were cut into batches, so after any stream the outputs are
+    those of all rows at once; `remove` takes rows out as exactly. All of it is in the state of the
+    module, in float64, so that the model alone is saved, exported and served; the solution is not,
+    and is computed when a changed head is first asked. A class without rows reads `MASKED`; as long
+    as there is no row at all, the outputs are those of training. Without a head to train through
+    the loss is the logarithm of the number of classes, whatever the rows.
 
     Args:
         features: width of the input.

@@ -4,10 +4,28 @@ import copy
 
 import pytest
 import torch
+from small_learners import batches
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, Adam
 
-from lifelong import EWC, L2, MAS, Batch, DERpp, Learner, LwF, TaskSpec
+from lifelong import (
+    AGEM,
+    EWC,
+    GEM,
+    GPM,
+    L2,
+    MAS,
+    SI,
+    Batch,
+    DERpp,
+    FeatureReplay,
+    Learner,
+    LwF,
+    Replay,
+    Strategy,
+    TaskSpec,
+)
+from lifelong.checks.states import difference
 from lifelong.core.errors import InvalidBatch, NonFiniteLoss
 
 
@@ -146,3 +164,56 @@ def test_classes_that_a_task_brings_later_are_distilled_too():
         learner.observe(rows())
         learner.end_task([rows()])
     assert learner.strategies[0].known == [[0, 1]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [FeatureReplay, lambda: GEM(20), lambda: AGEM(20), lambda: Replay(20, fill="task"), GPM, EWC],
+)
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_row_that_is_not_finite_is_found_at_the_end_of_a_task(make, place):
+    """A loop may skip the batch that was refused, and forget to leave it out there."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    learner = Learner(net, SGD(net.parameters(), lr=0.1), [make()])
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    given = batches(3)
+    for batch in given:
+        learner.observe(batch)
+    before, bad = learner.state_dict(), copy.deepcopy(given)
+    bad[place].x[5, 1] = torch.nan
+    with pytest.raises(InvalidBatch, match=r"x holds NaN or infinity in 1 of 8 rows \(5\)"):
+        learner.end_task(bad)
+    assert difference(learner.state_dict(), before) is None
+    learner.end_task(given)
+
+
+def test_a_large_sum_of_finite_rows_is_no_fault():
+    net = nn.Linear(6, 4)
+    learner = Learner(net, SGD(net.parameters(), lr=0.1), [Replay(20, fill="task")])
+    learner.begin_task(0)
+    batch = batches(1)[0]
+    learner.end_task([Batch.of(torch.full_like(batch.x, 3e38), batch.y)])
+
+
+class Fails(Strategy):
+    def consolidate(self, learner, data):
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("optimizer", [Adam, SGD])
+def test_the_step_that_is_left_over_is_taken_back_with_what_fails_after_it(optimizer):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    made = optimizer(net.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(made, 1)
+    learner = Learner(net, made, [SI(), Fails()], accumulate=2, scheduler=scheduler)
+    learner.begin_task(0)
+    given = batches(3)
+    for batch in given:
+        learner.observe(batch)
+    before = learner.state_dict()
+    with pytest.raises(ValueError, match="no"):
+        learner.end_task(given)
+    assert (learner.pending, learner.steps) == (1, 1)
+    assert difference(learner.state_dict(), before) is None
