@@ -17,6 +17,8 @@ METHODS = [
     "ER-ACE", "MIR", "iCaRL", "GDumb", "DGR", "joint", "cumulative",
 ]  # fmt: skip
 """By the names that both workers know; a method of both is one name here and one in each."""
+BUSY = 1.1
+"""Clock over processor time from which on a machine has other work."""
 CHOSEN = (
     "Three settings were chosen with this library on a tenth of the training rows, kept apart, by "
     "the mean of two seeds (`--workers ours --on valid --set`):\n"
@@ -185,9 +187,12 @@ def _measured(result: Mapping[str, Any]) -> str:
     own = [run for run in result["runs"] if run["worker"] == "ours"]
     commits = _short(sorted({str(run["commit"]) for run in own}))
     clock = result["clock_to_processor_time"]
-    return (
+    busy = (
         f"Provisional: runs took {clock:.1f} times their processor time, so the machine had other "
         "work, which slows both libraries, not always alike.\n"
+    )
+    return (
+        f"{busy if clock > BUSY else ''}"
         f"Avalanche {theirs['avalanche-lib']} on torch {theirs['torch']}, this library on torch "
         f"{ours['torch']}, at {commits}: "
         "`python benchmarks/peers.py --all --into docs/results.md`"

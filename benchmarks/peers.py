@@ -53,8 +53,6 @@ BARE = 31200
 """Rows a second of the bare loop where Mammoth was timed, commit e75a491c."""
 PROCESS = 2.5
 """How many times as long as ours Avalanche's whole process is to take."""
-BUSY = 1.1
-"""Clock over processor time from which on a machine has other work."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +295,7 @@ def compare_few(options: argparse.Namespace, pythons: Mapping[str, Path], data: 
     runs = measure(cases, options.seeds, pythons, data)
     figures = [summary(case, runs) for case in cases]
     show(figures)
-    if busy(runs) > BUSY:
+    if busy(runs) > peer_table.BUSY:
         print(f"busy machine: runs took {busy(runs):.2f} times their processor time; ", end="")
         print("do not quote this")
     result = {

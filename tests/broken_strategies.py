@@ -147,6 +147,13 @@ class Misspelt(Strategy):
         self.average = {}
 
 
+class ActsNever(Strategy):
+    """Misspell the one moment."""
+
+    def before_step(self, learner, batch, output):
+        raise AssertionError("never called")
+
+
 class NamesNothing(Strategy):
     state = ("zeal",)
 
@@ -232,6 +239,11 @@ class IgnoresShapes(Strategy):
 
 BROKEN = [
     ("makes_strategies", Misspelt, "Misspelt names 'avrage'.*did you mean 'average'"),
+    (
+        "makes_strategies",
+        ActsNever,
+        "ActsNever has before_step, which nothing calls.*: extend, pen",
+    ),
     ("makes_strategies", NamesNothing, "names 'zeal', which it does not have; set it in __init__"),
     ("makes_strategies", StateOfLetters, r"is the string 'average'; make it a tuple: state = \("),
     ("makes_strategies", NotSub, "what is made is of NotSub, which is no Strategy; derive its"),

@@ -32,7 +32,10 @@ from lifelong.checks.states import (
 )
 from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
+from lifelong.core.strategy import Strategy, acts_at
 
+MOMENTS = ("extend", "penalty", "project", "after_step", "consolidate")
+"""When a strategy is called."""
 A_TASK = 128
 """Bytes that a strategy's state may grow by with each task: its id, its classes, a count."""
 
@@ -52,6 +55,14 @@ def makes_strategies(make: Make) -> None:
                 f"the state of {name} is the string {names!r}",
                 f"make it a tuple: state = ({names!r},)",
             )
+        own = [name for name in vars(type(strategy)) if _is_called(type(strategy), name)]
+        if own and not any(acts_at(strategy, moment) for moment in MOMENTS):
+            raise CheckFailed(
+                "makes_strategies",
+                ALONE.name,
+                f"{name} has {', '.join(own)}, which nothing calls, and acts at no moment",
+                f"name its methods as those of Strategy: {', '.join(MOMENTS)}",
+            )
         for attribute in strategy.state:
             if not hasattr(strategy, attribute):
                 near = get_close_matches(attribute, vars(strategy), n=1)
@@ -61,6 +72,11 @@ def makes_strategies(make: Make) -> None:
                     f"the state of {name} names {attribute!r}, which it does not have",
                     f"did you mean {near[0]!r}?" if near else "set it in __init__",
                 )
+
+
+def _is_called(kind: type, name: str) -> bool:
+    """Tell whether it is a public method that `Strategy` does not have."""
+    return not (name.startswith("_") or hasattr(Strategy, name)) and callable(getattr(kind, name))
 
 
 def stays_bounded(make: Make) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.strategy import Strategy
 
@@ -191,6 +192,53 @@ def no_batch(received: Any) -> InvalidBatch:
     """
     return InvalidBatch(
         f"received an object of type {_type(received)}, not a Batch; make one: Batch.of(x, y)"
+    )
+
+
+def no_task(last: int) -> InvalidBatch:
+    """Say that rows do not tell their task when none is open, as the error to raise.
+
+    Example:
+        >>> print(no_task(3))
+        rows that do not say their task, and no task is open since task 3 ended; begin one, \
+begin_task(4), or say it: Batch.of(x, y, task=3)
+    """
+    return InvalidBatch(
+        f"rows that do not say their task, and no task is open since task {last} ended; begin one, "
+        f"begin_task({last + 1}), or say it: Batch.of(x, y, task={last})"
+    )
+
+
+def extended_by(strategy: Strategy, batch: Any) -> Batch:
+    """Give back what a strategy's `extend` has returned, if it is a batch.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(batch, Batch):
+        raise TypeError(
+            f"{type(strategy).__name__}.extend returned an object of type {_type(batch)}; return "
+            "the batch, as it came or a longer one"
+        )
+    return batch
+
+
+def scalar_of(strategy: Strategy, penalty: Any) -> Tensor | float:
+    """Give back what a strategy's `penalty` has returned, if it can be added to the loss.
+
+    Raises:
+        TypeError: it is no number, or has a value a row.
+
+    Example:
+        >>> scalar_of(Strategy(), 0.5)
+        0.5
+    """
+    if (isinstance(penalty, Tensor) and penalty.ndim == 0) or isinstance(penalty, float | int):
+        return penalty
+    told = f"of shape {tuple(penalty.shape)}" if isinstance(penalty, Tensor) else "no number"
+    raise TypeError(
+        f"{type(strategy).__name__}.penalty returned an object of type {_type(penalty)}, {told}; "
+        "return a scalar, such as the mean over rows, or 0.0"
     )
 
 

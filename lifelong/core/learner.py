@@ -20,8 +20,11 @@ from lifelong.core.arguments import (
     check_still,
     check_taught,
     device_of,
+    extended_by,
     keys_of,
     no_batch,
+    no_task,
+    scalar_of,
     strategies_of,
 )
 from lifelong.core.batch import Batch, Inputs
@@ -225,14 +228,14 @@ class Learner:
         batch = self._received(batch)
         with self._guard, self.random:
             for strategy in self._extending:
-                batch = strategy.extend(self, batch)
+                batch = extended_by(strategy, strategy.extend(self, batch))
             with self.autocast():
                 output = forward(
                     self._train_model, batch.x, batch.task if self.task_aware else None
                 )
             loss = self.mean_loss(output, batch)
             for strategy in self._penalising:
-                loss = loss + strategy.penalty(self, batch, output)
+                loss = loss + scalar_of(strategy, strategy.penalty(self, batch, output))
             self._descend(loss, batch, output)
             self.batches += 1
             self.pending += 1
@@ -430,7 +433,10 @@ class Learner:
                 "move it there, or leave it on the CPU"
             )
         # Rows that do not say their task are the open one's; to look there would stall a GPU.
-        if batch.task.is_cuda or int(batch.task.min()) < 0:
+        lost = self.current is None and bool(self.tasks)
+        if (batch.task.is_cuda and not lost) or int(batch.task.min()) < 0:
+            if lost:
+                raise no_task(self.tasks[-1].id)
             task = batch.task.where(batch.task >= 0, self.current or 0)
             batch = replace(batch, task=task)
         return batch.to(self.device) if devices else batch

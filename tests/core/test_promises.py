@@ -217,3 +217,49 @@ def test_the_step_that_is_left_over_is_taken_back_with_what_fails_after_it(optim
         learner.end_task(given)
     assert (learner.pending, learner.steps) == (1, 1)
     assert difference(learner.state_dict(), before) is None
+
+
+def test_rows_that_do_not_say_their_task_are_refused_when_none_is_open_any_more():
+    made = learner_of([Replay(10)])
+    made.observe(Batch.of(rows().x, rows().y))  # a stream without tasks
+    made.begin_task(3)
+    made.observe(Batch.of(rows().x, rows().y))
+    made.end_task([rows()])
+    with pytest.raises(InvalidBatch, match=r"no task is open since task 3 ended; begin one, begin"):
+        made.observe(Batch.of(rows().x, rows().y))
+    made.observe(Batch.of(rows().x, rows().y, task=3))
+
+
+class Wrong(Strategy):
+    """Gives back what it should not."""
+
+    def __init__(self, penalty=0.0, batch=None):
+        self.given, self.batch = penalty, batch
+
+    def extend(self, learner, batch):
+        return batch if self.batch is None else self.batch
+
+    def penalty(self, learner, batch, output):
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"penalty": None},
+            r"Wrong.penalty returned an object of type NoneType, no number",
+        ),
+        (
+            {"penalty": torch.zeros(2)},
+            r"Wrong.penalty returned .* of shape \(2,\); return a",
+        ),
+        ({"batch": 7}, r"Wrong.extend returned an object of type int; return the batch"),
+    ],
+)
+def test_what_a_strategy_should_not_give_back_is_said_by_its_name(wrong, told):
+    made = learner_of([Wrong(**wrong)])
+    before = made.state_dict()
+    with pytest.raises(TypeError, match=told):
+        made.observe(rows())
+    assert difference(made.state_dict(), before) is None
