@@ -21,11 +21,11 @@ class Supermasks(TaskWeights):
 
     Weights are +c or -c, c = sqrt(2 / inputs) of a unit, as the authors make them; with a share,
     c = sqrt(2 / (share * inputs)), as so many less of them are used. Biases are 0, and what else
-    there is does not learn either; layers that come later, such as a task's own outputs, do. One
-    set of scores serves all tasks: when the next begins, the mask is kept in a byte a weight, and
-    the scores go on from where they are. Masks of old tasks never change, so their outputs stay
-    the same, bit for bit. Guessing the task from the entropy of the outputs, the paper's other
-    part, is not here: the task must be told.
+    there is does not learn either; layers that come later, such as a task's own outputs, do while
+    that task is the newest. One set of scores serves all tasks: when the next begins, the mask is
+    kept in a byte a weight, and the scores go on from where they are. Masks of old tasks never
+    change, so their outputs stay the same, bit for bit. Guessing the task from the entropy of the
+    outputs, the paper's other part, is not here: the task must be told.
 
     Args:
         model: any module with linear or convolution layers and without statistics.
@@ -85,9 +85,10 @@ class Supermasks(TaskWeights):
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Keep the masks of the newest task."""
+        """Keep the masks of the newest task, and freeze its outputs."""
         if not self.ids:
             return
+        self.model.requires_grad_(False)  # outputs of the task that begins are not there yet
         for number in range(len(self.names)):
             mask = self._mask(self.get_parameter(f"scores{number}"))
             kept = nn.Parameter(mask, requires_grad=False)

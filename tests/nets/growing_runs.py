@@ -33,9 +33,9 @@ def learner_on(model, strategies=(), optimizer="sgd"):
     return Learner(model, OPTIMIZERS[optimizer](model.parameters()), strategies)
 
 
-def learn_task(learner, task, shape=(6,)):
-    batches = task_batches(task, shape)
-    learner.begin_task(TaskSpec(task, (0, 1)))
+def learn_task(learner, task, shape=(6,), classes=(0, 1)):
+    batches = [Batch.of(b.x, torch.tensor(classes)[b.y], task) for b in task_batches(task, shape)]
+    learner.begin_task(TaskSpec(task, classes))
     for batch in batches:
         learner.observe(batch)
     learner.end_task(batches)

@@ -5,12 +5,22 @@ from growing_runs import (
     answers_stay,
     expect_mixed_rows_answered,
     expect_module_alone_answers,
+    learn_task,
     learner_on,
 )
 from torch import nn
 
 from lifelong.core.task import TaskSpec
-from lifelong.nets import MLP, Supermasks, TaskClassifier, TaskHeads
+from lifelong.nets import (
+    MLP,
+    Classifier,
+    CosineHead,
+    GrowingHead,
+    MultiHead,
+    Supermasks,
+    TaskClassifier,
+    TaskHeads,
+)
 
 
 def shared(share=None):
@@ -33,6 +43,29 @@ def test_old_tasks_answer_the_same_bit_for_bit(made, optimizer):
     told, x = answers_stay(learner, 3)
     expect_module_alone_answers(learner, made(), told, x)
     expect_mixed_rows_answered(learner, told, x)
+
+
+def growing(head):
+    torch.manual_seed(0)
+    kind = TaskClassifier if head is MultiHead else Classifier
+    return Supermasks(kind(MLP(6, hidden=(12,)), head(12)), 0.5)
+
+
+@pytest.mark.parametrize("head", [GrowingHead, MultiHead, CosineHead])
+def test_outputs_of_old_tasks_in_a_growing_head_do_not_learn(head):
+    """Their logits move by rounding alone, as the head multiplies by more outputs at once."""
+    learner = learner_on(growing(head), (), "momentum and decay")
+    learn_task(learner, 0, classes=(0, 1))
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(9))
+    before = learner.predict(x, 0)
+    learn_task(learner, 1, classes=(2, 3))
+    learn_task(learner, 2, classes=(4, 5))
+    torch.testing.assert_close(learner.predict(x, 0)[:, :2], before)
+    fresh = learner_on(growing(head), (), "momentum and decay")
+    fresh.load_state_dict(learner.state_dict())
+    assert fresh.parameters.keys() == learner.parameters.keys()
+    assert sum("blocks" in name for name in fresh.parameters) == (1 if head is CosineHead else 2)
+    assert torch.equal(fresh.predict(x, 0), learner.predict(x, 0))
 
 
 def test_weights_are_one_number_with_a_sign_and_never_learn():
