@@ -30,7 +30,8 @@ class Progressive(nn.Module):
 
     Args:
         backbone: the first column: an `MLP`, a `SmallCNN`, or an `nn.Sequential` that begins with
-            a layer with weights and ends in features. Later columns are like it, drawn anew.
+            a layer with weights and ends in features. Later columns are like it, drawn anew; they
+            learn even if it is frozen.
         front: what comes first, such as `Pixels`, or None; frozen with the first column.
         adapter: the width of the adapters' hidden layer; None for that of the layer's input.
 
@@ -111,6 +112,7 @@ class Progressive(nn.Module):
     def _new_column(self) -> Column:
         like = next(self.parameters())
         column = copy.deepcopy(self._plan[0]).to_empty(device=like.device).to(like.dtype)
+        column.requires_grad_(True)  # what is drawn anew learns, even if the first is frozen
         for module in column.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):

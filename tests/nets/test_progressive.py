@@ -80,6 +80,14 @@ def test_only_the_newest_column_learns_and_reads_the_old_ones():
     assert net.grow(TaskSpec(1, (0, 1))) == []
 
 
+def test_later_columns_learn_though_the_first_is_frozen():
+    net = Progressive(MLP(6, hidden=(7, 5)).requires_grad_(False))
+    first = net.grow(TaskSpec(0, (0, 1)))
+    assert {id(p) for p in net.parameters() if p.requires_grad} == {id(p) for p in first}
+    net.grow(TaskSpec(1, (0, 1)))
+    assert all(p.requires_grad for p in net.columns[1].parameters())
+
+
 def test_what_cannot_be_columns_is_refused():
     with pytest.raises(ValueError, match="ResNet18 is no sequence"):
         Progressive(ResNet18(width=4))
