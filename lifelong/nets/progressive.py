@@ -30,8 +30,8 @@ class Progressive(nn.Module):
 
     Args:
         backbone: the first column: an `MLP`, a `SmallCNN`, or an `nn.Sequential` that begins with
-            a layer with weights and ends in features. Later columns are like it, drawn anew; they
-            learn even if it is frozen.
+            a layer with weights and ends in features. Later columns are like it, drawn anew, with
+            the buffers that it has now; they learn even if it is frozen.
         front: what comes first, such as `Pixels`, or None; frozen with the first column.
         adapter: the width of the adapters' hidden layer; None for that of the layer's input.
 
@@ -69,8 +69,10 @@ class Progressive(nn.Module):
                 )
         self.adapter = adapter
         self.front = nn.Identity() if front is None else front
+        plan = copy.deepcopy(Column(stages))
+        self._first_buffers = dict(plan.named_buffers(remove_duplicate=False))
         # The shape of a column, without its weights.
-        self._plan = (copy.deepcopy(Column(stages)).to("meta"),)
+        self._plan = (plan.to("meta"),)
         # What is in these lists has types of its own, which a ModuleList does not tell.
         self.columns: list[Column] = nn.ModuleList([Column(stages)])  # type: ignore[assignment]
         self.outputs = Columns()
@@ -112,6 +114,8 @@ class Progressive(nn.Module):
     def _new_column(self) -> Column:
         like = next(self.parameters())
         column = copy.deepcopy(self._plan[0]).to_empty(device=like.device).to(like.dtype)
+        for name, buffer in self._first_buffers.items():
+            column.get_buffer(name).copy_(buffer)
         column.requires_grad_(True)  # what is drawn anew learns, even if the first is frozen
         for module in column.modules():
             reset = getattr(module, "reset_parameters", None)

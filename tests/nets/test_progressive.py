@@ -88,6 +88,17 @@ def test_later_columns_learn_though_the_first_is_frozen():
     assert all(p.requires_grad for p in net.columns[1].parameters())
 
 
+def test_later_columns_begin_with_the_buffers_of_the_first_as_it_was_made():
+    learner = learner_on(Progressive(nn.Sequential(nn.Linear(6, 7), Scale(), nn.BatchNorm1d(7))))
+    answers_stay(learner, tasks=2)
+    net = learner.model
+    assert float(net.columns[0].stages[0].after[0].factor) == 8.0
+    net.grow(TaskSpec(2, (0, 1)))
+    scale, norm = net.columns[2].stages[0].after
+    assert float(scale.factor) == 3.0
+    assert (norm.running_mean == 0).all()
+
+
 def test_what_cannot_be_columns_is_refused():
     with pytest.raises(ValueError, match="ResNet18 is no sequence"):
         Progressive(ResNet18(width=4))
@@ -100,6 +111,17 @@ def test_what_cannot_be_columns_is_refused():
     net.grow(TaskSpec(1, (0, 1)))
     with pytest.raises(ValueError, match="task 0 is frozen since task 1 began"):
         net.grow(TaskSpec(0, (0, 1)))
+
+
+class Scale(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("factor", torch.full((1,), 3.0))
+
+    def forward(self, x):
+        if self.training:
+            self.factor += 1
+        return x * self.factor
 
 
 class PReLU(nn.Module):
