@@ -27,8 +27,8 @@ class Packed(TaskWeights):
     weight decay and Adam cannot move it, so outputs for old tasks stay the same, bit for bit. As in
     the paper, what is no weight of a linear or convolution layer (biases, norms) learns from the
     first task alone, whose statistics norms keep. Layers that come later, such as a task's own
-    outputs, learn while that task is the newest. Each weight takes 5 bytes more: 4 for what is
-    kept, 1 for the owner.
+    outputs, learn while that task is the newest. Weights that are frozen from the start belong to
+    all tasks as they are. Each other one takes 5 bytes more: 4 for what is kept, 1 for the owner.
 
     Args:
         model: any module with such layers. Give it `TaskHeads` where tasks share classes: the
@@ -38,8 +38,8 @@ class Packed(TaskWeights):
     the newest task's.
 
     Raises:
-        ValueError: a model without such layers; `grow` with a task that is frozen, or for more
-            than 255 tasks.
+        ValueError: a model without such layers, or with frozen ones alone; `grow` with a task that
+            is frozen, or for more than 255 tasks.
         UnknownTask: called before it has grown, or with the id of a task it never grew for.
 
     Example:
@@ -54,7 +54,7 @@ class Packed(TaskWeights):
     taught_by: ClassVar[str] = "PackNet"
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
+        super().__init__(model, learning=True)
         for number, weight in enumerate(self.own()):
             kept = nn.Parameter(torch.zeros_like(weight), requires_grad=False)
             self.register_parameter(f"kept{number}", kept)

@@ -49,7 +49,7 @@ class Supermasks(TaskWeights):
     """
 
     def __init__(self, model: nn.Module, share: float | None = None) -> None:
-        super().__init__(model)
+        super().__init__(model, learning=False)
         if share is not None and not 0 < share < 1:
             raise ValueError(f"share is {share}; it must lie between 0 and 1, or be None")
         if odd := [m for m in model.modules() if isinstance(m, _NormBase)]:

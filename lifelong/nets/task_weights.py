@@ -22,22 +22,30 @@ class TaskWeights(nn.Module):
     Args:
         model: any module with `nn.Linear` or `nn.Conv2d` layers. Such layers that come later, as a
             head's do when it grows, are left alone.
+        learning: whether to leave alone those whose weights are frozen, too.
 
     Attributes:
         names: of the weights, within the model.
         ids: of the tasks that it has grown for.
 
     Raises:
-        ValueError: the model has no such layer.
+        ValueError: the model has no such layer, or all are frozen and so left alone.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, learning: bool) -> None:
         super().__init__()
         self.model = model
         layers = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-        self.names = [name for name, p in model.named_parameters() if id(p) in layers]
-        if not self.names:
+        found = {name: p for name, p in model.named_parameters() if id(p) in layers}
+        if not found:
             raise ValueError(f"{type(model).__name__} has no nn.Linear and no nn.Conv2d to mask")
+        self.names = [name for name, p in found.items() if p.requires_grad or not learning]
+        if not self.names:
+            raise ValueError(
+                f"all linear and convolution layers of {type(model).__name__} are frozen "
+                f"({', '.join([*found][:5])}), and frozen weights are left as they are; unfreeze "
+                "some: requires_grad_(True)"
+            )
         self.ids: list[int] = []
         self._inner_task = wants_task(model)
 

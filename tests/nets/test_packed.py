@@ -117,6 +117,19 @@ def test_what_is_not_packed_learns_from_the_first_task_alone():
     ]
 
 
+def test_frozen_weights_are_left_as_they_are():
+    backbone = MLP(6, hidden=(9, 8)).requires_grad_(False)
+    backbone.layers[2].requires_grad_(True)
+    weight = backbone.layers[0].weight.clone()
+    net = Packed(TaskClassifier(backbone, TaskHeads(8)))
+    answers_stay(learner_on(net, [PackNet(prune=0.5)], "momentum and decay"), 3)
+    assert net.names == ["backbone.layers.2.weight"]
+    assert torch.equal(backbone.layers[0].weight, weight)
+    assert not backbone.layers[0].weight.requires_grad
+    with pytest.raises(ValueError, match=r"are frozen \(layers\.0\.weight.*unfreeze some"):
+        Packed(MLP(6, outputs=2).requires_grad_(False))
+
+
 def test_inputs_of_several_tensors_are_parted_by_task_as_well():
     class Sum(nn.Module):
         def __init__(self):

@@ -77,6 +77,10 @@ def test_weights_are_one_number_with_a_sign_and_never_learn():
     assert all(float(m.bias.abs().max()) == 0 for m in net.modules() if isinstance(m, nn.Linear))
 
 
+def test_frozen_weights_are_masked_as_others_are():
+    assert len(Supermasks(MLP(6, hidden=(9,), outputs=2).requires_grad_(False)).names) == 2
+
+
 @pytest.mark.parametrize("share", [None, 0.3])
 def test_the_largest_scores_are_used_and_get_the_gradient_of_the_mask(share):
     torch.manual_seed(0)
