@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,8 @@ class Gated(nn.Module):
     Args:
         backbone: an `MLP`, a `SmallCNN`, or an `nn.Sequential` that begins with a layer with
             weights and ends in features. All channels of a map share a gate.
-        front: what comes first, such as `Pixels`, or None.
+        front: what comes first, such as `Pixels`, or None; frozen from the second task on, and in
+            eval mode, so that norms in it keep the first task's statistics.
 
     Attributes:
         slope: of the gates in training, a tensor of one number.
@@ -84,7 +85,15 @@ class Gated(nn.Module):
         new = nn.ParameterList(nn.Parameter(values) for values in drawn)
         self.embeddings.append(new)
         self.ids.append(task.id)
+        self.train(self.training)
         return list(new)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; after the first task, the front stays in eval mode."""
+        super().train(mode)
+        if len(self.ids) > 1:
+            self.front.eval()
+        return self
 
     @property
     def newest(self) -> list[nn.Parameter]:

@@ -38,6 +38,19 @@ def test_old_tasks_answer_the_same_bit_for_bit(optimizer):
     expect_mixed_rows_answered(learner, told, x)
 
 
+def normed():
+    torch.manual_seed(0)
+    return Gated(MLP(6, hidden=(16, 12)), nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(0.1)))
+
+
+def test_norms_in_front_keep_the_statistics_of_the_first_task():
+    learner = learner_on(normed(), [HAT(steps=5)], "momentum and decay")
+    told, x = answers_stay(learner, 3)
+    expect_module_alone_answers(learner, normed(), told, x)
+    assert not any(module.training for module in learner.model.front.modules())
+    assert float(learner.model.front[0].running_mean.abs().sum()) > 0
+
+
 @pytest.mark.parametrize("optimizer", ["momentum and decay", "adamw"])
 def test_channels_have_gates_too(optimizer):
     learner = learner_on(cnn(), [HAT(steps=5)], optimizer)
