@@ -83,11 +83,10 @@ class Experts(nn.Module):
         self.tasks: list[TaskSpec] = []
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
-        """Note a task that begins; which expert learns it is decided by its data."""
-        if not self.tasks or self.tasks[-1].id != task.id:
-            nowhere = torch.tensor(-1, device=self.count.device)
-            self.register_buffer(f"expert{len(self.tasks)}", nowhere)
-            self.tasks.append(task)
+        """Note a task that begins, or begins again; its data decide which expert learns it."""
+        nowhere = torch.tensor(-1, device=self.count.device)
+        self.register_buffer(f"expert{len(self.tasks)}", nowhere)
+        self.tasks.append(task)
         return []
 
     @property

@@ -2,8 +2,10 @@ import copy
 
 import pytest
 import torch
+from growing_runs import learn_task, learner_on, task_batches
 from torch import nn
 
+from lifelong import Batch, ExpertGate
 from lifelong.core.errors import UnknownTask
 from lifelong.core.task import TaskSpec
 from lifelong.nets import MASKED, Experts
@@ -88,11 +90,29 @@ def test_the_module_alone_answers_from_its_state():
     fresh = Experts(nn.Linear(5, 4), inputs=5, limit=3, rank=2)
     for task in net.tasks:
         fresh.grow(task)
-        fresh.grow(task)  # twice adds nothing
     fresh.load_state_dict(copy.deepcopy(net.state_dict()))
     x = torch.randn(4, 5)
     assert fresh.assigned == [0, 1]
     assert torch.equal(fresh.eval()(x), net.eval()(x))
+
+
+@pytest.mark.parametrize("classes", [(0, 1), (2, 3)])
+def test_a_task_that_begins_again_may_have_another_expert(classes):
+    learner = learner_on(Experts(nn.Linear(6, 4), inputs=6, limit=3, rank=2), [ExpertGate()])
+    learn_task(learner, 0)
+    x = torch.cat([batch.x for batch in task_batches(0)])
+    before = learner.predict(x)
+    learner.begin_task(TaskSpec(0, classes))
+    far = [Batch.of(b.x + 50, torch.tensor(classes)[b.y]) for b in task_batches(1)]
+    for batch in far:
+        learner.observe(batch)
+    learner.end_task(far)
+    assert learner.model.assigned == [0, 1]
+    assert torch.equal(learner.predict(x), before)
+    assert (learner.predict(far[0].x)[:, list(classes)] != MASKED).all()
+    fresh = learner_on(Experts(nn.Linear(6, 4), inputs=6, limit=3, rank=2), [ExpertGate()])
+    fresh.load_state_dict(learner.state_dict())
+    assert torch.equal(fresh.predict(x), before)
 
 
 def test_senseless_sizes_and_rows_before_any_task_are_refused():
