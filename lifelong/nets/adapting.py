@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from lifelong.core.features import head_of
 from lifelong.nets.adapters import Adapter, Routed, Sets, adapters, sizes
 from lifelong.nets.attention import Attention
+from lifelong.nets.gated import Gated
 from lifelong.nets.route import Route
+from lifelong.nets.task_weights import TaskWeights
 
 
 def adapt(
@@ -25,14 +27,15 @@ def adapt(
     """Freeze a model but for its head, and put adapters in the place of its linear layers.
 
     Raises:
-        ValueError: no layer is there or matches, it has adapters already, sets are unknown, or
-            what the head learns is tied to the rest; or there is no such head, or match is no
-            regular expression.
+        ValueError: no layer is there or matches, it has adapters already or weights that depend on
+            the task, sets are unknown, or what the head learns is tied to the rest; or there is no
+            such head, or match is no regular expression.
     """
     if sets not in ("shared", "summed", "task"):
         raise ValueError(f"sets is {sets!r}; choose 'shared', 'summed' or 'task'")
     if any(adapters(model)):
         raise ValueError(f"this {type(model).__name__} has adapters already; give a plain model")
+    _check_unmasked(model)
     _check_match(match)
     own = _head(model, head)
     kept = set() if own is None else set(own.modules())
@@ -97,6 +100,19 @@ def _head(model: nn.Module, head: bool | str) -> nn.Module | None:
             f"{told}; name another (its last linear layers: {last}), or take head=False, so that "
             "nothing of the base learns"
         ) from None
+
+
+def _check_unmasked(model: nn.Module) -> None:
+    """Raise where a network reads weights off its layers, which adapters take the place of."""
+    for module in model.modules():
+        if isinstance(module, TaskWeights | Gated):
+            kind = type(module).__name__
+            way = "leave one of the two out"
+            if isinstance(module, TaskWeights):
+                way = f"put them into the model first, as in {kind}(add_lora(model)), or {way}"
+            raise ValueError(
+                f"{kind} computes with weights of the task, and adapters cannot go into it; {way}"
+            )
 
 
 def _check_match(match: str | None) -> None:

@@ -2,13 +2,24 @@ import copy
 
 import pytest
 import torch
-from adapted_models import INPUTS, mixed, mlp, stirred, transformer
+from adapted_models import INPUTS, SPECS, mixed, mlp, stirred, transformer
 from torch import nn
 from torch.optim import Adam
 
 from lifelong import Learner
+from lifelong.core import growth
 from lifelong.core.errors import UnknownTask
-from lifelong.nets import LoRA, add_bottlenecks, add_lora, merge, unmerge
+from lifelong.nets import (
+    MLP,
+    Gated,
+    LoRA,
+    Packed,
+    Supermasks,
+    add_bottlenecks,
+    add_lora,
+    merge,
+    unmerge,
+)
 
 
 class Conv1D(nn.Module):
@@ -55,6 +66,34 @@ def test_layers_that_keep_inputs_first_are_adapted_and_merged():
     before = model(x)
     merge(model)
     torch.testing.assert_close(model(x), before)
+
+
+@pytest.mark.parametrize("add", [add_lora, add_bottlenecks])
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Packed(mlp()), r"Packed computes .* first, as in Packed\(add_lora\(model\)\), or"),
+        (lambda: Supermasks(mlp()), r"Supermasks computes .* Supermasks\(add_lora\(model\)\), or"),
+        (lambda: nn.Sequential(Gated(MLP(6))), "Gated computes .* cannot go into it; leave one"),
+    ],
+)
+def test_networks_that_compute_with_weights_of_the_task_are_refused_unchanged(add, make, told):
+    model = make()
+    before = [(name, type(m)) for name, m in model.named_modules()]
+    trained = [p.requires_grad for p in model.parameters()]
+    with pytest.raises(ValueError, match=told):
+        add(model)
+    assert [(name, type(m)) for name, m in model.named_modules()] == before
+    assert [p.requires_grad for p in model.parameters()] == trained
+
+
+@pytest.mark.parametrize("wrap", [Packed, Supermasks])
+def test_networks_of_weights_of_the_task_take_models_that_have_adapters(wrap):
+    model, x = wrap(add_lora(mlp(), rank=2)), torch.randn(3, 6)
+    growth.grow(model, SPECS[0])
+    before = model(x)
+    growth.grow(model, SPECS[1])
+    torch.testing.assert_close(model(x, task=torch.zeros(3).long())[:, :2], before)
 
 
 def test_merged_it_refuses_what_would_be_wrong():
