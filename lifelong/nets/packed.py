@@ -32,7 +32,9 @@ class Packed(TaskWeights):
 
     Args:
         model: any module with such layers. Give it `TaskHeads` where tasks share classes: the
-            outputs of other heads are packed too if they are there from the start, else frozen.
+            outputs of other heads are packed too if they are there from the start, else frozen. A
+            head that multiplies by more outputs at once as it grows (`GrowingHead`, `MultiHead`,
+            `CosineHead`) rounds otherwise then: old outputs stay the same but for that.
 
     Shapes: those of the model; task (rows,) int64. Rows of task -1, and all where task is None, are
     the newest task's.

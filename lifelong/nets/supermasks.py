@@ -28,7 +28,9 @@ class Supermasks(TaskWeights):
     outputs, the paper's other part, is not here: the task must be told.
 
     Args:
-        model: any module with linear or convolution layers and without statistics.
+        model: any module with linear or convolution layers and without statistics. A head that
+            multiplies by more outputs at once as it grows (`GrowingHead`, `MultiHead`,
+            `CosineHead`) rounds otherwise then: old outputs stay the same but for that.
         share: of the weights in each layer that a task uses, above 0 and below 1; None for those
             with scores above 0, as in the authors' MNIST notebook.
 

@@ -5,6 +5,7 @@ from growing_runs import (
     answers_stay,
     expect_mixed_rows_answered,
     expect_module_alone_answers,
+    learn_task,
     learner_on,
 )
 from hypothesis import given, settings
@@ -14,7 +15,17 @@ from torch import nn
 from lifelong import PackNet
 from lifelong.core.errors import UnknownTask
 from lifelong.core.task import TaskSpec
-from lifelong.nets import MLP, Packed, SmallCNN, TaskClassifier, TaskHeads
+from lifelong.nets import (
+    MLP,
+    Classifier,
+    CosineHead,
+    GrowingHead,
+    MultiHead,
+    Packed,
+    SmallCNN,
+    TaskClassifier,
+    TaskHeads,
+)
 
 
 def heads():
@@ -44,6 +55,20 @@ def test_old_tasks_answer_the_same_bit_for_bit(made, optimizer):
     told, x = answers_stay(learner)
     expect_module_alone_answers(learner, made(), told, x)
     expect_mixed_rows_answered(learner, told, x)
+
+
+@pytest.mark.parametrize("head", [GrowingHead, MultiHead, CosineHead])
+def test_in_heads_that_grow_wider_old_outputs_move_by_rounding_alone(head):
+    torch.manual_seed(0)
+    kind = TaskClassifier if head is MultiHead else Classifier
+    net = Packed(kind(MLP(6, hidden=(9, 8)), head(8)))
+    learner = learner_on(net, [PackNet(prune=0.5)], "momentum and decay")
+    learn_task(learner, 0, classes=(0, 1))
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(9))
+    before = learner.predict(x, 0)
+    learn_task(learner, 1, classes=(2, 3))
+    learn_task(learner, 2, classes=(4, 5))
+    torch.testing.assert_close(learner.predict(x, 0)[:, :2], before)
 
 
 @pytest.mark.parametrize(("made", "shape"), [(normed, (6,)), (cnn, (1, 4, 4))])
