@@ -44,9 +44,8 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer | None) -> None:
     known = {id(p) for p in named.values()}
     missing = [name for name, p in named.items() if id(p) not in {id(h) for h in held}]
     if missing:
-        told = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         raise OptimizerMismatch(
-            f"the optimizer misses {told}; make it with model.parameters(), or set "
+            f"the optimizer misses {_told(missing)}; make it with model.parameters(), or set "
             "requires_grad=False on what shall stay as it is"
         )
     # Parameters of the model that do not train may stay: optimizers skip them.
@@ -70,17 +69,45 @@ def check_still(named: list[str]) -> None:
 learn; give one, or set requires_grad=False on what shall stay as it is
     """
     if named:
-        told = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if named[5:] else "")
         raise OptimizerMismatch(
-            f"there is no optimizer, and {told} would never learn; give one, or set "
+            f"there is no optimizer, and {_told(named)} would never learn; give one, or set "
             "requires_grad=False on what shall stay as it is"
+        )
+
+
+def check_known(model: nn.Module, optimizer: Optimizer | None) -> None:
+    """Raise unless the optimizer knows of all that would train, so that a state can be resumed.
+
+    Raises:
+        OptimizerMismatch: parameters have come since, such as a set for a task not yet begun.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2))
+        >>> from torch.optim import SGD
+        >>> optimizer = SGD(net.parameters(), lr=0.1)
+        >>> check_known(net.append(nn.Linear(2, 3)), optimizer)
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.OptimizerMismatch: the optimizer does not know of 1.weight, 1.bias, \
+so no other learner could take the state; if they are for a task that has not begun, begin it \
+before saving (begin_task(5) for pairs.5), else freeze them with requires_grad=False
+    """
+    if optimizer is None:
+        return
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    unknown = [name for name, p in trainable(model).items() if id(p) not in held]
+    if unknown:
+        raise OptimizerMismatch(
+            f"the optimizer does not know of {_told(unknown)}, so no other learner could take the "
+            "state; if they are for a task that has not begun, begin it before saving "
+            "(begin_task(5) for pairs.5), else freeze them with requires_grad=False"
         )
 
 
 def grow(
     model: nn.Module, task: TaskSpec, optimizer: Optimizer | None = None, *, still: bool = False
 ) -> list[nn.Parameter]:
-    """Let every growing module of the model grow for a task; return the new parameters.
+    """Let every growing module of the model grow for a task; return the task's parameters.
 
     The optimizer adopts them. If one of the modules refuses, all are as they were.
 
@@ -131,3 +158,7 @@ def adopt(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
     """Give new parameters to the optimizer's last group, keeping the moments of all others."""
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     optimizer.param_groups[-1]["params"].extend(p for p in parameters if id(p) not in held)
+
+
+def _told(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")

@@ -25,7 +25,12 @@ PARTS = {
 
 
 def gather(learner: Learner) -> State:
-    """Everything that changes and outlives a step; tensors are referenced."""
+    """Everything that changes and outlives a step; tensors are referenced.
+
+    Raises:
+        OptimizerMismatch: the model has parameters to train that the optimizer does not know of.
+    """
+    growth.check_known(learner.model, learner.optimizer)
     return {
         "settings": _settings(learner),
         "tasks": [{"id": task.id, "classes": list(task.classes)} for task in learner.tasks],
@@ -171,17 +176,21 @@ def _check_progress(learner: Learner, state: State, tasks: list[TaskSpec]) -> No
 def _check_model(learner: Learner, state: State, tasks: list[TaskSpec]) -> list[torch.Size]:
     """Check names, shapes and types against the model as it will be; shapes of what it gains."""
     model: nn.Module = learner.model
-    new: list[nn.Parameter] = []
+    new: dict[int, nn.Parameter] = {}
     pending = tasks[len(learner.tasks) :]
     if pending and any(isinstance(module, Growing) for module in model.modules()):
-        model = copy.deepcopy(model)
+        copies: dict[int, Any] = {}
+        model = copy.deepcopy(model, copies)
         for task in pending:
-            new += growth.grow(model, task)
+            new |= {id(p): p for p in growth.grow(model, task)}
+        groups = [] if learner.optimizer is None else learner.optimizer.param_groups
+        for held in (p for group in groups for p in group["params"]):
+            new.pop(id(copies.get(id(held))), None)
     own = model.state_dict()
     _check_tensors("model", state["model"], own)
     _check_tensors("gradients", state["gradients"], dict(model.named_parameters()), complete=False)
     _check_importance(state["strategies"], model)
-    return [p.shape for p in new]
+    return [p.shape for p in new.values()]
 
 
 def _check_importance(strategies: list[State], model: nn.Module) -> None:

@@ -57,5 +57,6 @@ class Growing(Protocol):
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Add what the task needs and return the new parameters (none, if nothing is needed).
 
-        Growing twice for the same task adds nothing. Existing parameters are left alone.
+        Growing twice for the same task adds nothing. Existing parameters are left alone. Those of
+        the task that were there before may be returned, too: an optimizer holds each once.
         """

@@ -46,8 +46,8 @@ def adapter_state(model: nn.Module, task: int | None = None) -> State:
 def load_adapter_state(model: nn.Module, state: State, task: int | None = None) -> None:
     """Put a set in, for a task that may have none yet, or another id than it was taken from.
 
-    In the model of a learner, let the task begin first, so that the optimizer and checkpoints
-    know of it.
+    In the model of a learner, the optimizer takes it over when its task begins, and until then the
+    learner gives no state: no other could take it. So let the task begin first.
 
     Args:
         model: one with the same adapters.

@@ -118,17 +118,18 @@ class Adapter(nn.Module, ABC):
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Add a set for the task; where sets are summed, the earlier ones are frozen.
 
+        Returns:
+            The parameters of its set, also where that is there already, as one that was loaded is.
+
         Raises:
             ValueError: sets are summed, and the task's is frozen since a later one began.
         """
         if self.sets == "shared":
             return []
-        if self.sets == "task":
-            return [] if str(task.id) in self.pairs else self._add(str(task.id))
-        if is_newest([int(id) for id in self.pairs], task):
-            return []
-        self.pairs.requires_grad_(False)
-        return self._add(str(task.id))
+        name = str(task.id)
+        if self.sets == "summed" and not is_newest([int(id) for id in self.pairs], task):
+            self.pairs.requires_grad_(False)
+        return list(self.pairs[name].parameters()) if name in self.pairs else self._add(name)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the base's output and add what the sets make."""

@@ -2,9 +2,10 @@ import pytest
 import torch
 from adapted_models import INPUTS, SPECS, mlp, stirred, transformer
 from torch import nn
+from torch.optim import SGD
 
-from lifelong import TaskSpec
-from lifelong.core.errors import CheckpointError, StateMismatch, UnknownTask
+from lifelong import Batch, Learner, TaskSpec
+from lifelong.core.errors import CheckpointError, OptimizerMismatch, StateMismatch, UnknownTask
 from lifelong.core.growth import grow
 from lifelong.nets import (
     Transformer,
@@ -16,6 +17,7 @@ from lifelong.nets import (
     merge,
     save_adapter,
 )
+from lifelong.nets.adapters import adapters
 
 
 @pytest.mark.parametrize("add", [add_lora, add_bottlenecks])
@@ -36,6 +38,60 @@ def test_a_frozen_set_can_be_put_back():
     before = adapter_state(model, 1)["layers"]["backbone.layers.0"]["up.weight"]
     load_adapter_state(model, adapter_state(model, 1), 0)
     assert torch.equal(adapter_state(model, 0)["layers"]["backbone.layers.0"]["up.weight"], before)
+
+
+def learner_with(add, sets):
+    torch.manual_seed(0)
+    model = add(mlp(), rank=2, sets=sets)
+    return Learner(model, SGD(model.parameters(), lr=0.1, momentum=0.9), clip=1.0)
+
+
+def rows(task):
+    return Batch.of(torch.randn(8, 6), torch.arange(8) % 2 + 2 * task, task)
+
+
+def learn(learner, task):
+    learner.begin_task(TaskSpec(task, (2 * task, 2 * task + 1)))
+    for _ in range(3):
+        learner.observe(rows(task))
+    learner.end_task([rows(task)])
+
+
+@pytest.mark.parametrize("sets", ["task", "summed"])
+@pytest.mark.parametrize("add", [add_lora, add_bottlenecks])
+def test_a_set_that_is_loaded_before_its_task_learns_when_it_begins_and_resumes(add, sets):
+    learner = learner_with(add, sets)
+    learn(learner, 0)
+    loaded = adapter_state(learner.model, 0)
+    load_adapter_state(learner.model, loaded, 5)
+    with pytest.raises(OptimizerMismatch, match=r"pairs\.5\.down\.weight.* begin it before saving"):
+        learner.state_dict()
+    learn(learner, 5)
+    held = {id(p) for group in learner.optimizer.param_groups for p in group["params"]}
+    before = loaded["layers"]["backbone.layers.0"]["down.weight"]
+    layer = dict(adapters(learner.model))["backbone.layers.0"]
+    assert {id(p) for p in layer.pairs["5"].parameters()} <= held
+    assert not torch.equal(layer.pairs["5"].down.weight, before)
+    again = learner_with(add, sets)
+    again.load_state_dict(learner.state_dict())
+    batch = rows(5)
+    assert torch.equal(learner.observe(batch), again.observe(batch))
+    x = torch.randn(4, 6)
+    assert torch.equal(learner.predict(x, 5), again.predict(x, 5))
+
+
+def test_a_task_that_begins_twice_keeps_its_set_and_resumes():
+    learner = learner_with(add_lora, "task")
+    for task in (0, 1, 0):
+        learn(learner, task)
+    state = learner.state_dict()
+    for begun in (0, 1, 2):
+        again = learner_with(add_lora, "task")
+        for task in range(begun):
+            learn(again, task)
+        again.load_state_dict(state)
+        x = torch.randn(4, 6)
+        assert torch.equal(learner.predict(x, 0), again.predict(x, 0))
 
 
 def test_a_set_that_is_taken_out_is_a_copy():
