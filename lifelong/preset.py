@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Adam
 
 from lifelong.core.learner import Learner
+from lifelong.core.task import Growing
 from lifelong.memory import Codec
 from lifelong.strategies import Steady
 
@@ -43,7 +44,8 @@ def default_learner(
         **settings: of `Learner`, such as `seed` or `device`.
 
     Raises:
-        ValueError: no parameter of the model trains, or the memory is no size.
+        ValueError: no parameter of the model trains and nothing in it can grow, or the memory is
+            no size.
         UnknownName: there is no such way to store.
 
     Example:
@@ -52,10 +54,12 @@ def default_learner(
         Learner(Linear of 15 parameters, Adam, [Steady(capacity='1000000B')], tasks [], 0 steps)
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
+    if not trained and not any(isinstance(module, Growing) for module in model.modules()):
         raise ValueError(
             f"{type(model).__name__} has no parameters that train; unfreeze some, or take a head "
             "that is computed: Learner(model, None, [Analytic()])"
         )
     strategies = [Steady(memory, store=store)]
-    return Learner(model, Adam(trained, lr=TRAINING["lr"], fused=True), strategies, **settings)
+    # In a group, which may be empty until the first task begins.
+    optimizer = Adam([{"params": trained}], lr=TRAINING["lr"], fused=True)
+    return Learner(model, optimizer, strategies, **settings)

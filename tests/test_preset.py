@@ -8,7 +8,7 @@ from lifelong.bench.evaluate import evaluate
 from lifelong.bench.suites import resolve
 from lifelong.core import checkpoint
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, UnknownName
-from lifelong.nets import MLP, Classifier, GrowingHead
+from lifelong.nets import MLP, Classifier, GrowingHead, add_lora
 from lifelong.preset import TRAINING
 
 
@@ -56,6 +56,16 @@ CASES = {
         lambda rows: torch.randn(rows, 5),
         torch.float16,
     ),
+    "a growing head alone": (
+        lambda: Classifier(MLP(5, (6,)).requires_grad_(False), GrowingHead(6)),
+        lambda rows: torch.randn(rows, 5),
+        torch.float16,
+    ),
+    "adapters by task": (
+        lambda: add_lora(Classifier(MLP(5, (6,)), GrowingHead(6)), rank=2, sets="task"),
+        lambda rows: torch.randn(rows, 5),
+        torch.float16,
+    ),
 }
 
 
@@ -72,8 +82,12 @@ def test_any_module_learns_within_the_bytes_and_resumes_bit_for_bit(model, input
                for k in range(12)]  # fmt: skip
     learner = made(model)
     learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))  # called once, never ended
+    start = [parameter.detach().clone() for parameter in learner.parameters.values()]
     for batch in batches[:9]:
         learner.observe(batch)
+    assert start
+    for parameter, then in zip(learner.parameters.values(), start, strict=True):
+        assert not torch.equal(parameter, then)
     learner.save(tmp_path / "learner.safetensors")
     again = made(model)
     again.load_state_dict(checkpoint.load(tmp_path / "learner.safetensors"))
