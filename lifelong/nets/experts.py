@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import torch
@@ -107,11 +107,25 @@ class Experts(nn.Module):
         return torch.where(self.count > 0, left, torch.inf)
 
     @torch.no_grad()
-    def fit(self, expert: int, rows: Iterable[Tensor]) -> None:
-        """Add rows, in batches, to what an expert knows of its inputs."""
-        count = self.count[expert].double()
-        mean, basis = self.mean[expert].double(), self.basis[expert].double()
-        square = count * (basis * self.values[expert].double()) @ basis.T
+    def known(self, expert: int) -> list[Tensor]:
+        """Copy what an expert knows of its inputs: mean, basis, values, rest and count."""
+        return [figures[expert].clone() for figures in self._figures()]
+
+    @torch.no_grad()
+    def fit(
+        self, expert: int, rows: Iterable[Tensor], before: Sequence[Tensor] | None = None
+    ) -> None:
+        """Add rows, in batches, to what an expert knows of its inputs.
+
+        Args:
+            expert: which one.
+            rows: its inputs.
+            before: what it knew, as `known` gave it, to add to in the place of what it knows now.
+        """
+        known = self.known(expert) if before is None else before
+        mean, basis, values, rest, count = (figures.double() for figures in known)
+        lost = rest * count  # what earlier rows had beside their directions
+        square = count * (basis * values) @ basis.T
         total = count * mean
         square = square + count * torch.outer(mean, mean)
         for x in rows:
@@ -120,19 +134,13 @@ class Experts(nn.Module):
         mean = total / count
         cover = square / count - torch.outer(mean, mean)
         values, vectors = torch.linalg.eigh((cover + cover.T) / 2)
-        rest = values[: len(values) - self.rank].clamp(min=0).sum() + self._lost(expert, count)
-        for own, value in (
-            (self.mean, mean),
-            (self.basis, vectors[:, -self.rank :]),
-            (self.values, values[-self.rank :].clamp(min=0)),
-            (self.rest, rest),
-            (self.count, count),
-        ):
+        rest = values[: len(values) - self.rank].clamp(min=0).sum() + lost / count
+        found = (mean, vectors[:, -self.rank :], values[-self.rank :].clamp(min=0), rest, count)
+        for own, value in zip(self._figures(), found, strict=True):
             own[expert] = value.to(own.dtype)
 
-    def _lost(self, expert: int, count: Tensor) -> Tensor:
-        """What earlier rows had beside their directions, as a share of all rows' variance."""
-        return self.rest[expert].double() * self.count[expert].double() / count
+    def _figures(self) -> tuple[nn.Parameter, ...]:
+        return self.mean, self.basis, self.values, self.rest, self.count
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute each row's logits by the expert that it is routed to."""

@@ -26,7 +26,8 @@ class ExpertGate(Strategy):
     The model must be an `Experts` mixture, whose errors these are, and which routes rows by them
     afterwards. The paper trains a new expert for every task, and starts it from the most related
     one; here an expert goes on learning when its own inputs come again, and new ones start from
-    the model as it was made. An expert that learns a second task is plain fine-tuning.
+    the model as it was made. An expert that learns a second task is plain fine-tuning. Each
+    consolidation within a task makes the task's rows known anew, so give it all there are.
 
     Args:
         tolerance: how much larger than an expert's own error that of its rows may be, above 1.
@@ -43,7 +44,7 @@ class ExpertGate(Strategy):
         ExpertGate(tolerance=1.5)
     """
 
-    state: ClassVar[tuple[str, ...]] = ("decided", "fitted")
+    state: ClassVar[tuple[str, ...]] = ("decided", "fitted", "before")
 
     def __init__(self, tolerance: float = 1.3, *, full: Full = "error") -> None:
         if not tolerance > 1:
@@ -56,6 +57,8 @@ class ExpertGate(Strategy):
         """How many tasks have been given to an expert."""
         self.fitted = 0
         """How many tasks' inputs their experts know."""
+        self.before: list[torch.Tensor] = []
+        """What the newest of these experts knew before its task."""
 
     @torch.no_grad()
     def extend(self, learner: Learner, batch: Batch) -> Batch:
@@ -84,11 +87,15 @@ class ExpertGate(Strategy):
         self.decided = len(learner.tasks)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
-        """Let the task's expert know its inputs."""
+        """Let the task's expert know its inputs, beside those from before the task alone."""
         net = experts(learner)
-        if self.fitted != len(learner.tasks) and net.assigned[-1] >= 0:
-            net.fit(net.assigned[-1], (b.x for b in data if isinstance(b.x, torch.Tensor)))
+        if learner.current is None or net.assigned[-1] < 0:
+            return
+        expert = net.assigned[-1]
+        if self.fitted != len(learner.tasks):
+            self.before = net.known(expert)
             self.fitted = len(learner.tasks)
+        net.fit(expert, (b.x for b in data if isinstance(b.x, torch.Tensor)), self.before)
 
 
 def experts(learner: Learner) -> Experts:

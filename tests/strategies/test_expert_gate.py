@@ -55,14 +55,30 @@ def test_without_an_expert_left_a_task_is_refused_or_joins_the_nearest():
     assert reusing.model.assigned == [0, 1, 0]
 
 
-def test_a_task_is_made_known_once():
-    learner = learner_of(ExpertGate(), mixture)
-    learner.begin_task(0)
-    batches = at(0.0, 0)
-    learner.observe(batches[0])
-    learner.consolidate(batches)
-    learner.end_task(batches)
-    assert learner.model.count.tolist() == [18.0, 0.0]
+def figures(learner):
+    return [*learner.model.known(0), *learner.model.known(1)]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_consolidating_in_between_leaves_what_the_gate_knows_of_whole_tasks(resumed):
+    straight, learner = (learner_of(ExpertGate(3.0), mixture) for _ in range(2))
+    for task, place in enumerate((0.0, 50.0, 0.0)):
+        batches = at(place, task)
+        learn(straight, task, batches)
+        learner.begin_task(task)
+        learner.observe(batches[0])
+        learner.consolidate(batches[:1])
+        for batch in batches[1:]:
+            learner.observe(batch)
+        if resumed:
+            state = learner.state_dict()
+            learner = learner_of(ExpertGate(3.0), mixture)
+            learner.load_state_dict(state)
+        learner.end_task(batches)
+        learner.consolidate(batches[:1])  # with no task open it has nothing to add
+        for one, other in zip(figures(learner), figures(straight), strict=True):
+            assert torch.equal(one, other)
+    assert learner.model.count.tolist() == [36.0, 18.0]
 
 
 def test_other_models_and_senseless_settings_are_refused():
