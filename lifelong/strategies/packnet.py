@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch.optim import SGD
@@ -44,6 +45,8 @@ class PackNet(Strategy):
         (0.9, 0.0)
     """
 
+    state: ClassVar[tuple[str, ...]] = ("pruned",)
+
     def __init__(
         self, prune: float = 0.75, *, tasks: int | None = None, epochs: int = 1, lr: float = 0.01
     ) -> None:
@@ -56,6 +59,8 @@ class PackNet(Strategy):
         self.tasks = tasks
         self.epochs = epochs
         self.lr = lr
+        self.pruned = 0
+        """How many tasks have been pruned and retrained."""
         self._checked = 0
 
     def share(self, place: int) -> float:
@@ -82,7 +87,7 @@ class PackNet(Strategy):
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Prune the task that ends, and retrain what is left to it."""
         net = packed(learner)
-        if net.free:
+        if self.pruned == len(net.ids) or net.free:
             return  # pruned already: tasks before leave nothing free when another begins
         net.prune(self.share(len(net.ids) - 1))
         optimizer = SGD(learner.parameters.values(), lr=self.lr, momentum=0.9)
@@ -100,6 +105,7 @@ class PackNet(Strategy):
                 f"the loss of retraining is not finite after {self.epochs} epochs; lower the "
                 f"strategy's learning rate, {self.lr}"
             )
+        self.pruned = len(net.ids)
 
 
 def packed(learner: Learner) -> Packed:

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from strategy_models import batches_of, learn, learner_of, mlp
+from strategy_models import batches_of, copied, learn, learner_of, mlp
 
 from lifelong import PackNet, TaskSpec
 from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn
@@ -74,6 +74,23 @@ def test_consolidating_in_between_prunes_a_task_once():
     learner.observe(batches[1])
     learner.end_task(batches)
     assert torch.equal(learner.model.owner0, owner)
+
+
+@pytest.mark.parametrize("settings", [{"prune": 0.0}, {"tasks": 1}])
+def test_a_task_that_frees_nothing_is_retrained_once(settings):
+    learner = learner_of(PackNet(**settings), packed)
+    batches = batches_of(3)
+    learner.begin_task(TaskSpec(0))
+    learner.observe(batches[0])
+    learner.consolidate(batches)
+    again = learner_of(PackNet(**settings), packed)
+    again.load_state_dict(learner.state_dict())
+    for resumed in (learner, again):
+        before = copied(dict(resumed.model.named_parameters()))
+        resumed.consolidate(batches)
+        resumed.end_task(batches)
+        after = dict(resumed.model.named_parameters())
+        assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_retraining_that_diverges_leaves_everything_as_it_was():
