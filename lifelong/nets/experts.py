@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lifelong.core.errors import InvalidBatch, LabelOutsideHead
 from lifelong.core.task import TaskSpec
 from lifelong.nets.by_task import each_task
 from lifelong.nets.heads import MASKED
@@ -42,6 +43,8 @@ class Experts(nn.Module):
     Raises:
         ValueError: inputs, a limit or a rank below 1, or a rank that leaves nothing.
         UnknownTask: a row is routed before any task has begun.
+        InvalidBatch: rows that are not of so many inputs.
+        LabelOutsideHead: a task has classes that the model has no outputs for.
 
     Example:
         >>> net = Experts(nn.Linear(4, 2), inputs=4, limit=3, rank=2)
@@ -99,8 +102,12 @@ class Experts(nn.Module):
         self.get_buffer(f"expert{len(self.tasks) - 1}").fill_(expert)
 
     def errors(self, x: Tensor) -> Tensor:
-        """Compute what each expert leaves of each row, (rows, experts); infinite without inputs."""
-        flat = x.flatten(1).to(self.mean.dtype)
+        """Compute what each expert leaves of each row, (rows, experts); infinite without inputs.
+
+        Raises:
+            InvalidBatch: rows of another size.
+        """
+        flat = self._flat(x).to(self.mean.dtype)
         away = flat[:, None] - self.mean  # (rows, experts, inputs)
         along = torch.einsum("rei,eid->red", away, self.basis)
         left = (away.square().sum(2) - along.square().sum(2)).clamp(min=0)
@@ -121,6 +128,9 @@ class Experts(nn.Module):
             expert: which one.
             rows: its inputs.
             before: what it knew, as `known` gave it, to add to in the place of what it knows now.
+
+        Raises:
+            InvalidBatch: rows of another size.
         """
         known = self.known(expert) if before is None else before
         mean, basis, values, rest, count = (figures.double() for figures in known)
@@ -129,7 +139,7 @@ class Experts(nn.Module):
         total = count * mean
         square = square + count * torch.outer(mean, mean)
         for x in rows:
-            flat = x.flatten(1).double()
+            flat = self._flat(x).double()
             square, total, count = square + flat.T @ flat, total + flat.sum(0), count + len(flat)
         mean = total / count
         cover = square / count - torch.outer(mean, mean)
@@ -138,6 +148,25 @@ class Experts(nn.Module):
         found = (mean, vectors[:, -self.rank :], values[-self.rank :].clamp(min=0), rest, count)
         for own, value in zip(self._figures(), found, strict=True):
             own[expert] = value.to(own.dtype)
+
+    def _flat(self, x: Tensor) -> Tensor:
+        flat, inputs = x.flatten(1), self.mean.shape[1]
+        if flat.shape[1] != inputs:
+            raise InvalidBatch(
+                f"rows of {flat.shape[1]} numbers, and the experts are told apart by {inputs}; "
+                f"give such rows, or make them with Experts(model, inputs={flat.shape[1]})"
+            )
+        return flat
+
+    def _shown(self, task: TaskSpec, outputs: int) -> list[int] | slice:
+        """Index the outputs of a task's classes, all where they are not known."""
+        if beyond := [label for label in task.classes if not 0 <= label < outputs]:
+            raise LabelOutsideHead(
+                f"task {task.id} has the classes {', '.join(map(str, beyond))}, and the experts "
+                f"have outputs for 0 to {outputs - 1}; make them of a model with more outputs, or "
+                "name the task's classes by their labels"
+            )
+        return list(task.classes) or slice(None)
 
     def _figures(self) -> tuple[nn.Parameter, ...]:
         return self.mean, self.basis, self.values, self.rest, self.count
@@ -156,7 +185,7 @@ class Experts(nn.Module):
             shown = logits.new_zeros(logits.shape[1], dtype=torch.bool)
             for task, own in zip(self.tasks, assigned, strict=True):
                 if own == expert:
-                    shown[list(task.classes) or slice(None)] = True
+                    shown[self._shown(task, len(shown))] = True
             return torch.where(shown, logits, MASKED)
 
         return each_task(route, known, run)

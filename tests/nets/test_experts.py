@@ -6,7 +6,7 @@ from growing_runs import learn_task, learner_on, task_batches
 from torch import nn
 
 from lifelong import Batch, ExpertGate
-from lifelong.core.errors import UnknownTask
+from lifelong.core.errors import InvalidBatch, LabelOutsideHead, UnknownTask
 from lifelong.core.task import TaskSpec
 from lifelong.nets import MASKED, Experts
 
@@ -125,3 +125,21 @@ def test_senseless_sizes_and_rows_before_any_task_are_refused():
             Experts(nn.Linear(2, 2), inputs=2, **settings)
     with pytest.raises(UnknownTask, match="no task yet"):
         Experts(nn.Linear(2, 2), inputs=2, rank=1)(torch.zeros(1, 2))
+
+
+def test_rows_of_another_size_are_told_so_and_change_nothing():
+    net, x = grown(), torch.randn(6, 4)
+    net.fit(0, [rows_along(0)])
+    before = copy.deepcopy(net.state_dict())
+    for call in (lambda: net.errors(x), lambda: net.fit(0, [x]), lambda: net.eval()(x)):
+        with pytest.raises(InvalidBatch, match=r"rows of 4 numbers, .* apart by 5; .*inputs=4"):
+            call()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_classes_without_outputs_are_told_so():
+    net = grown(1)
+    net.grow(TaskSpec(1, (3, 4, 6)))
+    net.assign(1)
+    with pytest.raises(LabelOutsideHead, match=r"task 1 has the classes 4, 6, .* for 0 to 3; make"):
+        net(torch.randn(2, 5))
