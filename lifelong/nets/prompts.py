@@ -67,7 +67,12 @@ class Prompts(nn.Module):
         return torch.einsum("rc,clw->rlw", weights, self.joined("value"))
 
     def overlap(self) -> Tensor:
-        """Tell how far keys, attentions and values are from orthonormal: sum of |T T' - I|**2."""
+        """Tell how far keys, attentions and values are from orthonormal: sum of |T T' - I|**2.
+
+        0 before the first task.
+        """
+        if not self.parts:
+            return self._like.new_zeros(())
         off = []
         for name in ("key", "attention", "value"):
             flat = self.joined(name).flatten(1)

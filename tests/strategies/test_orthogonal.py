@@ -2,9 +2,10 @@ import pytest
 import torch
 from lora_checks import NAMES, check_with_replay
 from strategy_models import batches_of, growing, learner_of
+from torch import nn
 
-from lifelong import Orthogonal, TaskSpec
-from lifelong.nets import LoRA, add_lora
+from lifelong import Batch, Orthogonal, TaskSpec
+from lifelong.nets import Classifier, LoRA, Prompted, Transformer, add_lora
 
 
 def summed():
@@ -51,6 +52,19 @@ def test_a_model_in_which_nothing_can_overlap_is_refused():
         learn_one(shared)
     with pytest.raises(ValueError, match="strength is -1"):
         Orthogonal(-1)
+
+
+def test_before_any_task_prompts_and_sets_overlap_nowhere():
+    def prompted():
+        net = Transformer(tokens=9, width=8, heads=2)
+        return Classifier(Prompted(net, components=2, length=2), nn.Linear(8, 2))
+
+    for model in (prompted, summed):
+        learner = learner_of(Orthogonal(), model)
+        assert learner.strategies[0].penalty(learner, batches_of(1)[0], None) == 0
+    tokens = Batch.of(torch.randint(9, (4, 3)), torch.tensor([0, 1, 0, 1]))
+    learner = learner_of(Orthogonal(), prompted)
+    assert learner.observe(tokens).isfinite()
 
 
 def learn_one(learner):
