@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from math import inf
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from lifelong.bench.rules import read_rules
@@ -63,10 +64,13 @@ class Constraints:
             value = getattr(self, name)
             if value is not None and value not in get_args(known):
                 raise UnknownName(name, str(value), get_args(known))
-        for name in ("tasks", "row_bytes", "classes", "parameters", "compute"):
+        for name in ("tasks", "row_bytes", "classes", "parameters"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value < inf:
-                raise ValueError(f"{name} is {value}; it must be a finite number of 1 or more")
+            if value is not None and not (_is(Integral, value) and value >= 1):
+                raise ValueError(f"{name} is {value!r}; it must be a whole number of 1 or more")
+        compute = self.compute
+        if compute is not None and not (_is(Real, compute) and 1 <= compute < inf):
+            raise ValueError(f"compute is {compute!r}; it must be a finite number of 1 or more")
         room = room_of(self.storage)
         if room == 0 and self.privacy not in (None, "nothing"):
             raise ValueError(
@@ -119,10 +123,14 @@ def room_of(storage: int | str | None) -> int | None:
         >>> room_of("10MB"), room_of("0"), room_of(None)
         (10000000, 0, None)
     """
-    if storage is None or isinstance(storage, int):
-        if storage is not None and storage < 0:
-            raise ValueError(f"storage is {storage}; give bytes such as 100MB, or 0")
-        return storage
+    if storage is None:
+        return None
+    if _is(Integral, storage) and int(storage) >= 0:
+        return int(storage)
+    if not isinstance(storage, str):
+        raise ValueError(
+            f"storage is {storage!r}; give a whole number of bytes, a text such as 100MB, or 0"
+        )
     if re.fullmatch(r"0+[a-zA-Z]*", storage.strip()):
         return 0
     try:
@@ -131,3 +139,7 @@ def room_of(storage: int | str | None) -> int | None:
         raise ValueError(
             f"storage is {storage!r}; give bytes with a unit, such as 200KB, 10MB or 1.5GiB, or 0"
         ) from None
+
+
+def _is(kind: type, value: object) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
