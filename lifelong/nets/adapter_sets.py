@@ -160,6 +160,11 @@ def _check(found: dict[str, Adapter], state: Any) -> None:
         with torch.device("meta"):
             wanted = layer.new_pair().state_dict()
         given = layers[path]
+        if not isinstance(given, dict):
+            raise StateMismatch(
+                f"the set is damaged: {path} is of type {type(given).__name__}, not a dict of "
+                "tensors; take it out of its model again: adapter_state(model)"
+            )
         for key, tensor in wanted.items():
             value = given.get(key)
             if not isinstance(value, Tensor) or value.shape != tensor.shape:
@@ -169,4 +174,5 @@ def _check(found: dict[str, Adapter], state: Any) -> None:
                     "load it into the network it was taken from"
                 )
         if given.keys() != wanted.keys():
-            raise StateMismatch(f"{path} has unknown parts {sorted(given.keys() - wanted.keys())}")
+            unknown = sorted(map(str, given.keys() - wanted.keys()))
+            raise StateMismatch(f"{path} has unknown parts {unknown}")

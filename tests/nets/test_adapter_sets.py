@@ -154,6 +154,15 @@ def test_another_width_a_missing_part_and_no_set_at_all_are_refused():
         load_adapter_state(model, state)
     with pytest.raises(StateMismatch, match="not a set of adapters"):
         load_adapter_state(model, {"kind": "LoRA"})
+    for damaged, told in (
+        ([1], r"damaged: backbone\.layers\.0 is of type list, not a dict.*adapter_state\(model\)"),
+        (None, "of type NoneType"),
+        ({**adapter_state(model)["layers"]["backbone.layers.0"], 1: 2, "a": 3}, r"\['1', 'a'\]"),
+    ):
+        state = adapter_state(model)
+        state["layers"]["backbone.layers.0"] = damaged
+        with pytest.raises(StateMismatch, match=told):
+            load_adapter_state(model, state)
 
 
 def test_tasks_must_be_named_where_each_has_a_set():
