@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import InvalidBatch, NothingLeftToLearn
+from lifelong.core.errors import InvalidBatch, NothingLeftToLearn, StateMismatch
 from lifelong.core.learner import Learner
-from lifelong.core.strategy import Strategy
+from lifelong.core.strategy import State, Strategy
 from lifelong.nets.experts import Experts
 
 Full = Literal["error", "reuse"]
@@ -96,6 +96,22 @@ class ExpertGate(Strategy):
             self.before = net.known(expert)
             self.fitted = len(learner.tasks)
         net.fit(expert, (b.x for b in data if isinstance(b.x, torch.Tensor)), self.before)
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state.
+
+        Raises:
+            StateMismatch: it is another strategy's, or what an expert knew does not fit together.
+        """
+        if before := state.get("before"):
+            shapes = [tuple(figures.shape) for figures in before]
+            basis = shapes[1] if len(shapes) == 5 else ()
+            if shapes != [basis[:1], basis, basis[1:], (), ()]:
+                raise StateMismatch(
+                    f"what an expert knew before its task has the shapes {shapes}, expected mean, "
+                    "basis, values, rest and count of one; the state is damaged, load another"
+                )
+        super().load_state_dict(state)
 
 
 def experts(learner: Learner) -> Experts:

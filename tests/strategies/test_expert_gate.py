@@ -3,7 +3,7 @@ import torch
 from strategy_models import batches_of, learn, learner_of, mlp
 
 from lifelong import Batch, ExpertGate
-from lifelong.core.errors import NothingLeftToLearn
+from lifelong.core.errors import NothingLeftToLearn, StateMismatch
 from lifelong.nets import Experts
 
 PLACES = (0.0, 50.0, -50.0)
@@ -79,6 +79,17 @@ def test_consolidating_in_between_leaves_what_the_gate_knows_of_whole_tasks(resu
         for one, other in zip(figures(learner), figures(straight), strict=True):
             assert torch.equal(one, other)
     assert learner.model.count.tolist() == [36.0, 18.0]
+
+
+def test_figures_that_do_not_fit_together_are_refused():
+    learner = learner_of(ExpertGate(), mixture)
+    learn(learner, 0, at(0.0, 0))
+    state = learner.state_dict()
+    before = state["strategies"][0]["state"]["before"]
+    for damaged in (before[:4], [torch.zeros(4), *before[1:]], [*before[:4], torch.zeros(2)]):
+        state["strategies"][0]["state"]["before"] = damaged
+        with pytest.raises(StateMismatch, match="expert knew before its task has the shapes"):
+            learner_of(ExpertGate(), mixture).load_state_dict(state)
 
 
 def test_other_models_and_senseless_settings_are_refused():
