@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -61,11 +62,12 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 
 def softened(student: Tensor, taught: Tensor, temperature: float, strength: float = 1.0) -> Tensor:
-    """Compute the cross-entropy between softened answers; the mean over rows.
+    """Compute the cross-entropy between softened answers; the mean over rows and positions.
 
     strength * T**2 * mean of -sum_c softmax(taught / T)_c * log softmax(student / T)_c
 
-    Outputs that the student has beyond the teacher's are taught a probability of 0.
+    Answers are (rows, classes) or (rows, classes, ...), as `cross_entropy` takes them. Outputs
+    that the student has beyond the teacher's are taught a probability of 0.
 
     Example:
         >>> softened(torch.zeros(2, 4), torch.zeros(2, 4), 1.0)
@@ -73,10 +75,10 @@ def softened(student: Tensor, taught: Tensor, temperature: float, strength: floa
     """
     # Factors go to the targets, which have no gradient: that leaves the fewest operations to it.
     target = F.softmax(taught.float() / temperature, 1)
-    target *= -strength * temperature**2 / len(target)
+    target *= -strength * temperature**2 / (len(target) * math.prod(target.shape[2:]))
     lacking = student.shape[1] - taught.shape[1]
     if lacking:
-        target = F.pad(target, (0, lacking))
+        target = F.pad(target, (*(0, 0) * (target.ndim - 2), 0, lacking))
     answer = F.log_softmax(student.float() / temperature, 1)
     # The sum of products as one operation: cross_entropy takes five, and as many backwards.
     return torch.dot(answer.flatten(), target.flatten())

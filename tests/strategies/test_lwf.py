@@ -321,3 +321,25 @@ def test_the_end_of_a_task_that_fails_leaves_the_answers():
 def test_settings_out_of_range_are_refused_by_name(settings, told):
     with pytest.raises(ValueError, match=told):
         LwF(**settings)
+
+
+class Labelling(nn.Module):
+    """A class for each of the positions in a row; outputs are (rows, classes, positions)."""
+
+    def __init__(self, classes=4):
+        super().__init__()
+        self.output = nn.Linear(3, classes)
+
+    def forward(self, x):
+        return self.output(x).transpose(1, 2)
+
+
+def test_labels_at_positions_are_averaged_over_as_in_the_loss():
+    learner = learner_of(LwF(0.7), Labelling)
+    x, y = torch.randn(4, 5, 3), torch.arange(20).view(4, 5) % 4
+    learn(learner, 0, [Batch.of(x, y)])
+    taught = learner.predict(x).transpose(1, 2).flatten(0, 1)
+    learner.begin_task(1)
+    loss = learner.observe(Batch.of(x, y, 1))
+    expected = F.cross_entropy(taught, y.flatten()) + 0.7 * distance(taught, taught, 2.0)
+    torch.testing.assert_close(loss, expected)

@@ -95,3 +95,12 @@ def test_a_teacher_with_class_means_answers_logits_as_its_student_does():
     taught = answers(learner, Frozen().of(learner, snapshot(learner.model)), batch)
     torch.testing.assert_close(taught, logits.detach())
     assert not torch.allclose(learner.predict(batch.x), taught)
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_softened_averages_over_positions_as_the_loss_of_rows_does(more):
+    chance = torch.Generator().manual_seed(0)
+    taught = torch.randn(3, 4, 2, 5, generator=chance)
+    student = torch.randn(3, 4 + more, 2, 5, generator=chance)
+    flat = [part.permute(0, 2, 3, 1).flatten(0, 2) for part in (student, taught)]
+    torch.testing.assert_close(softened(student, taught, 2.0, 0.7), softened(*flat, 2.0, 0.7))
