@@ -197,7 +197,9 @@ class DGR(Strategy):
     def replayed(self, learner: Learner, batch: Batch) -> tuple[Batch, Tensor]:
         """Make rows with labels; and the scholar's answers to them, (rows, width)."""
         rows = self.rows or batch.new
+        assert isinstance(batch.x, Tensor)
         x = self.sampled(self.scholar.generator(self.apprentice), rows, past=True)
+        x = x.to(batch.x.dtype)  # generators make float32
         known = torch.tensor(self.scholar.known if learner.task_aware else [-1])
         task = known[torch.randint(len(known), (rows,), generator=self.generator)].to(x.device)
         taught = self.scholar.answers(learner, x, task)

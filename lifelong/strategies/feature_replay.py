@@ -96,6 +96,7 @@ class FeatureReplay(Strategy):
         if wants_task(head):
             homes = torch.tensor([self.tasks[str(c)] for c in classes], device=y.device)
             named = {"task": homes.repeat_interleave(len(y) // len(classes))}
+        features = features.to(next(head.parameters(), features).dtype)
         with learner.autocast():
             logits = head(features, **named)
         fresh = max(len(learner.tasks[-1].classes), 1) if learner.tasks else 1

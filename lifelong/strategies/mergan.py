@@ -106,8 +106,9 @@ class MeRGAN(DGR):
         """Draw classes, and make rows of them."""
         y = self._drawn(self.share, self.rows or batch.new)
         generator = self.scholar.generator(self.apprentice)
+        assert isinstance(batch.x, Tensor)
         with torch.no_grad():
-            x = generator.sample(len(y), self.generator, y)
+            x = generator.sample(len(y), self.generator, y).to(batch.x.dtype)
         task = torch.full_like(y, -1)
         if learner.task_aware:
             home = {label: task.id for task in learner.tasks for label in task.classes}

@@ -77,7 +77,7 @@ class OGD(Strategy):
             return
         parts = [self.basis[:, slice(*self.spans[name])] for name in learned]
         along = torch.stack(
-            [part @ g.flatten() for part, g in zip(parts, learned.values(), strict=True)]
+            [part @ g.flatten().to(part) for part, g in zip(parts, learned.values(), strict=True)]
         ).sum(0)
         for part, gradient in zip(parts, learned.values(), strict=True):
             gradient.sub_((along @ part).view_as(gradient))

@@ -113,6 +113,7 @@ def compared(
     each = -(-wanted // count)
     parts = [batch.x[:each] for batch in data if isinstance(batch.x, Tensor)]
     given = torch.cat(parts)[:wanted]
+    made = made.to(given.dtype)  # generators make float32
     if before is not None:
         given = torch.cat((given, before[: len(made) - len(given)]))
     features, labels = zip(*(_seen(learner, x) for x in (given, made)), strict=True)

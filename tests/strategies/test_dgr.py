@@ -10,6 +10,7 @@ from strategy_models import (
     growing,
     learn,
     learner_of,
+    mlp,
     multi_head,
 )
 from torch import nn
@@ -246,3 +247,11 @@ def test_settings_without_sense_are_refused():
     ):
         with pytest.raises(ValueError, match=next(iter(settings))):
             DGR(**settings)
+
+
+def test_a_model_of_float64_learns_too():
+    learner = learner_of(small(), lambda: mlp().double())
+    for task in range(3):
+        batches = [replace(b, x=b.x.double()) for b in batches_of(3, task=task)]
+        learn(learner, task, batches)
+    assert learner.steps == 9

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from strategy_models import Capture, batches_of, learn, learner_of, multi_head
+from strategy_models import Capture, batches_of, learn, learner_of, mlp, multi_head
 from torch.nn import functional as F
 
 from lifelong import Batch, MeRGAN, TaskSpec
@@ -78,3 +80,11 @@ def test_settings_without_sense_are_refused():
         MeRGAN("both")
     with pytest.raises(ValueError, match="strength is -1"):
         MeRGAN(strength=-1)
+
+
+def test_a_model_of_float64_learns_too():
+    learner = learner_of(small(), lambda: mlp().double())
+    for task in range(3):
+        batches = [replace(b, x=b.x.double()) for b in batches_of(3, task=task)]
+        learn(learner, task, batches)
+    assert learner.steps == 9

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -175,3 +177,11 @@ def test_wrong_use_is_told():
     learner.begin_task(0)
     with pytest.raises(InvalidBatch, match="class ids"):
         learner.end_task([Batch.of(torch.zeros(4, 2), torch.zeros(4, 1))])
+
+
+def test_a_model_of_float64_learns_too():
+    learner = learner_of(OGD(20), lambda: mlp().double())
+    for task in range(3):
+        batches = [replace(b, x=b.x.double()) for b in batches_of(3, task=task)]
+        learn(learner, task, batches)
+    assert learner.steps == 9
