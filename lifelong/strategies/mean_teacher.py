@@ -12,7 +12,15 @@ from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.strategies.quadratic import checked_strength
-from lifelong.strategies.teacher import Frozen, Rows, answers, checked_rows, chosen, snapshot
+from lifelong.strategies.teacher import (
+    Frozen,
+    Rows,
+    answers,
+    checked_rows,
+    chosen,
+    listed,
+    snapshot,
+)
 
 
 class MeanTeacher(Strategy):
@@ -35,6 +43,7 @@ class MeanTeacher(Strategy):
 
     Raises:
         ValueError: a negative strength, a decay outside 0 to 1, or other rows.
+        InvalidBatch: the model gives no tensor of shape (rows, outputs).
 
     Example:
         >>> MeanTeacher(strength=0.1).decay
@@ -60,6 +69,7 @@ class MeanTeacher(Strategy):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Squared distance to the average's answers, on the outputs that it has."""
+        output = listed(output, "MeanTeacher compares them one by one")
         where = chosen(batch, self.rows)
         if not self.average or where.start == where.stop:
             return 0.0

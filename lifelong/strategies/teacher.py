@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch
+from lifelong.core.errors import InvalidBatch
 from lifelong.core.forward import forward, frozen_copy
 from lifelong.core.learner import Learner
 from lifelong.nets import NearestMeanHead
@@ -82,6 +83,32 @@ def softened(student: Tensor, taught: Tensor, temperature: float, strength: floa
     answer = F.log_softmax(student.float() / temperature, 1)
     # The sum of products as one operation: cross_entropy takes five, and as many backwards.
     return torch.dot(answer.flatten(), target.flatten())
+
+
+def listed(output: Any, told: str) -> Tensor:
+    """Give a model's output back if it is a tensor of shape (rows, outputs, ...).
+
+    Raises:
+        InvalidBatch: it is not; `told` says what it is needed for.
+
+    Example:
+        >>> listed(torch.zeros(2), "MeanTeacher compares them")
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.InvalidBatch: the model's output has shape (2,); MeanTeacher compares \
+them, so give one tensor of shape (rows, outputs), such as (2, 1)
+    """
+    if isinstance(output, Tensor) and output.ndim > 1:
+        return output
+    if not isinstance(output, Tensor):
+        raise InvalidBatch(
+            f"the model's output is a {type(output).__name__}; {told}, so give one tensor of shape "
+            "(rows, outputs): lifelong.nets.Logits(model, output=...) picks one of several"
+        )
+    raise InvalidBatch(
+        f"the model's output has shape {tuple(output.shape)}; {told}, so give one tensor of shape "
+        f"(rows, outputs), such as ({len(output) if output.ndim else 1}, 1)"
+    )
 
 
 def chosen(batch: Batch, rows: Rows) -> slice:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lifelong import MeanTeacher, Replay, TaskSpec
+from lifelong.core.errors import InvalidBatch
 from lifelong.core.forward import frozen_copy
 
 
@@ -126,3 +127,29 @@ def test_weights_that_do_not_learn_are_part_of_the_average():
 def test_settings_out_of_range_are_refused_by_name(settings, told):
     with pytest.raises(ValueError, match=told):
         MeanTeacher(**settings)
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.output = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return {"a": self.output(x)}
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [(lambda: nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), r"shape \(6,\)"), (Two, "a dict")],
+)
+def test_outputs_that_are_no_lists_are_refused_before_the_step(model, found):
+    def loss(output, batch):
+        output = output["a"] if isinstance(output, dict) else output
+        return output.flatten().square()
+
+    learner = learner_of(MeanTeacher(), model, loss=loss)
+    before = copied(learner.parameters)
+    with pytest.raises(InvalidBatch, match=found):
+        learner.observe(batches_of(1)[0])
+    assert learner.steps == learner.batches == 0
+    expect_close(copied(learner.parameters), before, 0.0)
