@@ -17,11 +17,12 @@ from lifelong.core.strategy import Strategy
 from lifelong.nets.generators import GAN, VAE, Generator, LatentDiffusion, check_rows
 from lifelong.strategies.apprentice import Apprentice, Make
 from lifelong.strategies.scholar import PROBE, Scholar, compared
-from lifelong.strategies.teacher import softened
+from lifelong.strategies.teacher import of_classes, softened
 from lifelong.strategies.trigger import Trigger
 
 KINDS: Mapping[str, Make] = {"vae": VAE, "gan": GAN, "diffusion": LatentDiffusion}
 """The generators by name."""
+_OTHERS = 'soft targets are probabilities of classes: for other targets take targets="hard"'
 
 
 class DGR(Strategy):
@@ -62,6 +63,8 @@ class DGR(Strategy):
     Raises:
         UnknownName: there is no such kind.
         ValueError: a number is out of range.
+        InvalidBatch: from the step, rows of which none can be made, or with soft targets outputs
+            that are not of classes.
 
     Example:
         >>> DGR(kind="gan", targets="soft").temperature
@@ -130,8 +133,11 @@ class DGR(Strategy):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """With soft targets: cross-entropy to the last model's softened answers."""
-        del learner, batch
-        if self.targets == "hard" or self._made.start is None:
+        del learner
+        if self.targets == "hard":
+            return 0.0
+        output = of_classes(output, batch, _OTHERS)
+        if self._made.start is None:
             return 0.0
         # Classes that are new since are taught to be none of the old rows.
         return softened(output[self._made], self._taught, self.temperature, self.tasks)

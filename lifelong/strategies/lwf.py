@@ -20,9 +20,12 @@ from lifelong.strategies.teacher import (
     answers,
     checked_rows,
     chosen,
+    of_classes,
     snapshot,
     softened,
 )
+
+_OTHERS = "LwF compares probabilities of classes: for other targets take FeatureDistillation"
 
 
 class LwF(Strategy):
@@ -53,6 +56,7 @@ class LwF(Strategy):
     Raises:
         ValueError: a negative strength or record, a temperature that is not positive, or other
             rows.
+        InvalidBatch: from the step, outputs that are not of classes.
 
     Example:
         >>> LwF(strength=1.0).temperature
@@ -115,6 +119,7 @@ class LwF(Strategy):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Cross-entropy between the teacher's softened answers and the model's."""
+        output = of_classes(output, batch, _OTHERS)
         where = self._copies if learner.task_aware else chosen(batch, self.rows)
         if not self.teacher or where.start == where.stop:
             return 0.0

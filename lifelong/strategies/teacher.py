@@ -111,6 +111,44 @@ them, so give one tensor of shape (rows, outputs), such as (2, 1)
     )
 
 
+def of_classes(output: Any, batch: Batch, told: str) -> Tensor:
+    """Give a model's output back if a softmax over it is of classes, (rows, classes, ...).
+
+    Over a single output it is constant, and over those of a regression it means nothing. Targets
+    are class ids, or a probability of each class; on a GPU, their values are not looked at.
+
+    Raises:
+        InvalidBatch: the outputs or the targets are others; `told` says what to do.
+
+    Example:
+        >>> of_classes(torch.zeros(2, 1), Batch.of(torch.zeros(2), torch.zeros(2, 1)), "take L2")
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.InvalidBatch: outputs of shape (2, 1) for y, torch.float32 of shape \
+(2, 1), are not of several classes, (rows, classes); take L2
+    """
+    y = batch.y[: batch.new]
+    if isinstance(output, Tensor) and output.ndim > 1:
+        if y.is_floating_point():
+            alike = output.shape[1] > 1 and y.shape[1:] == output.shape[1:]
+            fits = alike and (y.is_cuda or _probabilities(y))
+        else:  # a head may have had no class but the first yet
+            fits = output.shape[1] != 1 or y.is_cuda or not bool(y.any())
+        if fits:
+            return output
+    tensor = isinstance(output, Tensor)
+    found = f"of shape {tuple(output.shape)}" if tensor else f"in a {type(output).__name__}"
+    raise InvalidBatch(
+        f"outputs {found} for y, {y.dtype} of shape {tuple(y.shape)}, are not of several classes, "
+        f"(rows, classes); {told}"
+    )
+
+
+def _probabilities(y: Tensor) -> bool:
+    total = y.sum(1)
+    return bool((y >= 0).all()) and torch.allclose(total, torch.ones_like(total), atol=1e-2)
+
+
 def chosen(batch: Batch, rows: Rows) -> slice:
     """Tell where the rows are that a teacher is asked about.
 

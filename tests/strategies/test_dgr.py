@@ -255,3 +255,25 @@ def test_a_model_of_float64_learns_too():
         batches = [replace(b, x=b.x.double()) for b in batches_of(3, task=task)]
         learn(learner, task, batches)
     assert learner.steps == 9
+
+
+@pytest.mark.parametrize(
+    ("outputs", "y"),
+    [
+        (1, torch.ones(6, 1)),
+        (0, torch.ones(6)),
+        (1, torch.arange(6) % 2),
+        (4, torch.full((6, 4), 0.3)),
+    ],
+)
+def test_soft_targets_are_of_classes_which_the_first_step_looks_at(outputs, y):
+    def model():
+        return nn.Sequential(nn.Linear(3, max(outputs, 1)), *([] if outputs else [nn.Flatten(0)]))
+
+    learner = learner_of(small(targets="soft"), model, loss=lambda out, y: out.flatten()[:6])
+    before = copied(learner.parameters)
+    with pytest.raises(InvalidBatch, match='take targets="hard"'):
+        learner.observe(Batch.of(torch.randn(6, 3), y))
+    assert learner.batches == 0
+    for name, weight in before.items():
+        assert torch.equal(learner.parameters[name], weight)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lifelong import Batch, LwF, Replay, Strategy, TaskSpec
 from lifelong.core import checkpoint
-from lifelong.core.errors import LifelongError
+from lifelong.core.errors import InvalidBatch, LifelongError
 from lifelong.core.forward import forward, frozen_copy
 from lifelong.strategies import lwf as lwf_module
 
@@ -343,3 +343,34 @@ def test_labels_at_positions_are_averaged_over_as_in_the_loss():
     loss = learner.observe(Batch.of(x, y, 1))
     expected = F.cross_entropy(taught, y.flatten()) + 0.7 * distance(taught, taught, 2.0)
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "y"),
+    [
+        (1, torch.ones(6, 1)),
+        (0, torch.ones(6)),
+        (1, torch.arange(6) % 2),
+        (4, torch.full((6, 4), 0.3)),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused_in_the_first_step(outputs, y):
+    def model():
+        return nn.Sequential(nn.Linear(3, max(outputs, 1)), *([] if outputs else [nn.Flatten(0)]))
+
+    learner = learner_of(LwF(100.0), model, loss=lambda output, y: output.flatten().square().mean())
+    before = copied(learner.parameters)
+    with pytest.raises(InvalidBatch, match="take FeatureDistillation"):
+        learner.observe(Batch.of(torch.randn(6, 3), y))
+    assert learner.batches == 0
+    for name, weight in before.items():
+        assert torch.equal(learner.parameters[name], weight)
+
+
+def test_probabilities_of_classes_are_targets_like_others():
+    learner = learner_of(LwF(1.0), loss=nn.CrossEntropyLoss())
+    batch = batches_of(1)[0]
+    soft = replace(batch, y=torch.softmax(torch.randn(6, 4), 1))
+    learn(learner, 0, [soft])
+    learn(learner, 1, [soft])
+    assert learner.steps == 2
