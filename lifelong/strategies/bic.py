@@ -18,6 +18,7 @@ from lifelong.core.random import scattered
 from lifelong.memory import Memory
 from lifelong.memory.budget import bytes_of
 from lifelong.nets.nearest_mean import linear_outputs
+from lifelong.strategies.class_ids import check_class_ids
 from lifelong.strategies.replay import Replay
 from lifelong.strategies.wa import told_apart
 
@@ -49,6 +50,7 @@ class BiC(Replay):
     Raises:
         ValueError: a part that is not between 0 and 1, or a capacity below 2; when a task ends,
             a head without linear weights for each class.
+        InvalidBatch: labels are no classes.
 
     Example:
         >>> bic = BiC(capacity=500)
@@ -95,6 +97,7 @@ class BiC(Replay):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Choose the rows to hold out, which get the weight 0, and append rows to replay."""
+        check_class_ids(batch.y, "BiC corrects the outputs of new classes: take Replay for others")
         key = batch.key[: batch.new]
         chance = torch.rand(len(key), generator=self.generator).to(key.device)
         self._out = torch.where(key < 0, chance, scattered(key)) < self.validation

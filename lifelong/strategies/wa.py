@@ -12,6 +12,9 @@ from lifelong.core.features import head_of
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.nets.nearest_mean import linear_outputs
+from lifelong.strategies.class_ids import check_class_ids
+
+_CLASSES = "the outputs of new classes are aligned with old ones': leave it out for other targets"
 
 
 class WA(Strategy):
@@ -27,6 +30,7 @@ class WA(Strategy):
 
     Raises:
         ValueError: when a task ends, a head without linear weights for each class.
+        InvalidBatch: labels are no classes.
 
     Example:
         >>> WA().seen
@@ -38,6 +42,12 @@ class WA(Strategy):
     def __init__(self) -> None:
         self.seen: list[int] = []
         """The classes of earlier tasks."""
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Look at what the end of the task will need, before anything is learned."""
+        del learner
+        check_class_ids(batch.y, _CLASSES)
+        return batch
 
     @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
@@ -64,5 +74,6 @@ def told_apart(seen: list[int], data: Iterable[Batch]) -> tuple[list[int], list[
     """
     found = set()
     for batch in data:
+        check_class_ids(batch.y, _CLASSES)
         found |= {int(c) for c in torch.unique(batch.y)}
     return sorted(found - {*seen}), sorted({*found, *seen})

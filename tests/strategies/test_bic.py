@@ -2,12 +2,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategy_models import Capture, batches_of, copied, growing, learn, learner_of
+from strategy_models import Capture, batches_of, copied, expect_close, growing, learn, learner_of
 from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, BiC, TaskSpec
-from lifelong.core.errors import BudgetTooSmall
+from lifelong.core.errors import BudgetTooSmall, InvalidBatch
 from lifelong.nets import MLP, Classifier
 from lifelong.strategies.bic import DAMPING, LEAST, fitted
 
@@ -169,3 +169,17 @@ def test_bytes_are_shared_by_both_memories():
     with pytest.raises(BudgetTooSmall, match="4 classes"):
         small.observe(batches_of(1)[0])
     assert small.batches == 0
+
+
+@pytest.mark.parametrize("y", [torch.ones(6), torch.ones(6, 4), torch.ones(6, 4).long()])
+def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
+    learner = learner_of(BiC(20, policy="reservoir"), loss=lambda out, y: out.square().mean(1))
+    batch = Batch.of(torch.randn(6, 3), y, 0, torch.arange(6))
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    with pytest.raises(InvalidBatch, match="no class"):
+        learner.observe(batch)
+    with pytest.raises(InvalidBatch, match="no class"):
+        learner.end_task([batch])
+    assert learner.steps == 0
+    expect_close(copied(learner.parameters), before, 0.0)

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from strategy_models import batches_of, copied, growing, learn, learner_of, multi_head
+from strategy_models import batches_of, copied, expect_close, growing, learn, learner_of, multi_head
 
-from lifelong import WA, Learner, Replay, TaskSpec
+from lifelong import WA, Batch, Learner, Replay, TaskSpec
+from lifelong.core.errors import InvalidBatch
 from lifelong.nets import MLP, Classifier, CosineHead
 
 
@@ -59,3 +60,17 @@ def test_a_head_without_linear_weights_is_refused_and_the_task_stays_open():
     with pytest.raises(ValueError, match="CosineHead has outputs without linear weights"):
         learner.end_task(batches_of(1, classes=(0, 1)))
     assert learner.current == 0
+
+
+@pytest.mark.parametrize("y", [torch.ones(6), torch.ones(6, 4), torch.ones(6, 4).long()])
+def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
+    learner = learner_of(WA(), loss=lambda output, y: output.square().mean(1))
+    batch = Batch.of(torch.randn(6, 3), y, 0, torch.arange(6))
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    with pytest.raises(InvalidBatch, match="no class"):
+        learner.observe(batch)
+    with pytest.raises(InvalidBatch, match="no class"):
+        learner.end_task([batch])
+    assert learner.steps == 0
+    expect_close(copied(learner.parameters), before, 0.0)
