@@ -12,13 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import InvalidBatch, UnknownName
+from lifelong.core.errors import UnknownName
 from lifelong.core.features import tapped
 from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
 from lifelong.memory import SELECTIONS, Codec
 from lifelong.memory.groups import shares
+from lifelong.strategies.class_ids import check_class_ids
 from lifelong.strategies.replay import Replay
+
+_CLASSES = "exemplars are chosen of each: take Replay, whose reservoir needs none"
 
 
 class Exemplars(Replay):
@@ -44,7 +47,7 @@ class Exemplars(Replay):
 
     Raises:
         UnknownName: there is no such way to select, or to store.
-        InvalidBatch: from `consolidate`, when labels are no classes.
+        InvalidBatch: labels are no classes.
 
     Example:
         >>> Exemplars(capacity=200, select="k-center").select
@@ -68,6 +71,11 @@ class Exemplars(Replay):
         self.select = select
         super().__init__(capacity, rows=rows, device=device, path=path, store=store)
 
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Append exemplars, once it is sure that others can be chosen when the task is over."""
+        check_class_ids(batch.y, _CLASSES)
+        return super().extend(learner, batch)
+
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer nothing: rows are chosen when the task is over."""
 
@@ -76,11 +84,7 @@ class Exemplars(Replay):
         """Choose exemplars of the classes that the task brought, and let the others give way."""
         parts = [self.kept(batch) for batch in data]
         columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        if columns["y"].ndim != 1 or columns["y"].is_floating_point():
-            raise InvalidBatch(
-                f"y is {columns['y'].dtype} of shape {tuple(columns['y'].shape)}, no classes to "
-                "choose exemplars of; take Replay, whose reservoir needs none"
-            )
+        check_class_ids(columns["y"], _CLASSES)
         columns["rank"] = torch.zeros(len(columns["y"]), dtype=torch.int32)
         self.memory.reserve(columns, len(torch.unique(columns["y"])))
         old, new = self.memory.column("y").cpu(), columns["y"].cpu()

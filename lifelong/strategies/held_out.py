@@ -8,7 +8,12 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.core.random import scattered
+from lifelong.strategies.class_ids import check_class_ids
 
+_CLASSES = (
+    "held-out rows are counted by right answers, so they want one class each: hold none out (no "
+    "feedback, no tolerance)"
+)
 _SALT = 1  # not to be the choice of strategies that set rows aside for another purpose
 
 
@@ -18,11 +23,12 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
     Rows without a key (-1) are never held out, nor all rows of a batch.
 
     Raises:
-        InvalidBatch: rows have been appended already, whose places would change.
+        InvalidBatch: rows have been appended already, whose places would change, or the targets
+            are no classes.
 
     Example:
         >>> import torch
-        >>> batch = Batch.of(torch.zeros(100, 1), torch.zeros(100), key=torch.arange(100))
+        >>> batch = Batch.of(torch.zeros(100, 1), torch.zeros(100).long(), key=torch.arange(100))
         >>> rest, held = withhold(batch, 0.1)
         >>> len(rest) + len(held)
         100
@@ -33,6 +39,7 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
             "put what holds rows out (Adaptive with feedback, DGR with a tolerance) first in the "
             "list of strategies"
         )
+    check_class_ids(batch.y, _CLASSES)
     out = (scattered(batch.key, _SALT) < share) & (batch.key != -1)
     if not 0 < int(out.sum()) < len(batch):
         return batch, None
@@ -52,10 +59,10 @@ def right(learner: Learner, held: dict[str, Tensor]) -> Tensor:
     """
     rows = batch_of_columns(held)
     output = learner.predict(rows.x, rows.task)
-    if output.ndim != 2 or rows.y.is_floating_point() or rows.y.ndim != 1:
+    check_class_ids(rows.y, _CLASSES)
+    if output.ndim != 2:
         raise InvalidBatch(
-            f"outputs {tuple(output.shape)} for targets {rows.y.dtype} {tuple(rows.y.shape)}; "
-            "held-out rows are counted by right answers, so they want one class each"
+            f"outputs {tuple(output.shape)} for targets {tuple(rows.y.shape)}; {_CLASSES}"
         )
     return output.argmax(1).cpu() == rows.y
 

@@ -14,6 +14,7 @@ from lifelong.core.group_gradients import group_gradients
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import State, Strategy
 from lifelong.memory import Memory
+from lifelong.strategies.class_ids import check_class_ids
 
 _DEPENDS = 1e-4
 """The share of a gradient outside the span of others below which it adds no direction."""
@@ -41,6 +42,7 @@ class OGD(Strategy):
 
     Raises:
         ValueError: fewer than one direction.
+        InvalidBatch: labels are no classes, or the outputs not one for each.
 
     Example:
         >>> OGD(directions=100).basis.shape
@@ -64,6 +66,12 @@ class OGD(Strategy):
         """The ids of the rows that directions are, or once were, of."""
         self.origin = torch.zeros(0, dtype=torch.int64)
         """The number of the task that each of these rows is of."""
+
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
+        """Add nothing; look at what the end of the task will need, before anything is learned."""
+        del learner
+        _check_classes(output, batch)
+        return 0.0
 
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
@@ -164,12 +172,19 @@ class OGD(Strategy):
         self.basis, self.owner = self.basis[chosen], self.owner.to(chosen.device)[chosen]
 
 
-def _label_output(output: Any, batch: Batch) -> Tensor:
-    if output.ndim != 2 or batch.y.ndim != 1 or batch.y.is_floating_point():
+def _check_classes(output: Any, batch: Batch) -> None:
+    check_class_ids(batch.y, "OGD needs class ids: take GPM, which looks at inputs alone")
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        tensor = isinstance(output, Tensor)
+        found = f"of shape {tuple(output.shape)}" if tensor else f"in a {type(output).__name__}"
         raise InvalidBatch(
-            f"outputs of shape {tuple(output.shape)} and targets {batch.y.dtype} of shape "
-            f"{tuple(batch.y.shape)}; OGD needs class ids, and an output for each class"
+            f"outputs {found} for targets of shape {tuple(batch.y.shape)}; OGD needs an output "
+            "for each class, (rows, classes): take GPM, which looks at inputs alone"
         )
+
+
+def _label_output(output: Any, batch: Batch) -> Tensor:
+    _check_classes(output, batch)
     return output.gather(1, batch.y[:, None])[:, 0]  # type: ignore[no-any-return]
 
 

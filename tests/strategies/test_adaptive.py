@@ -1,12 +1,13 @@
 import pytest
 import torch
-from strategy_models import batches_of, expect_close, growing, learn, learner_of
+from strategy_models import batches_of, copied, expect_close, growing, learn, learner_of
 
 from lifelong import (
     DER,
     EWC,
     SI,
     Adaptive,
+    Batch,
     ClassRatio,
     Feedback,
     LwF,
@@ -199,3 +200,16 @@ def test_the_inner_strategy_takes_back_what_rows_taught():
 
     learner_of(Adaptive(Erasable(), schedule=same)).forget([3, 5])
     assert told == [[3, 5]]
+
+
+@pytest.mark.parametrize("y", [torch.ones(6), torch.ones(6, 4), torch.ones(6, 4).long()])
+def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
+    learner = learner_of(
+        Adaptive(EWC(1.0), feedback=Feedback()), loss=lambda output, y: output.square().mean(1)
+    )
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    with pytest.raises(InvalidBatch, match="no class a row"):
+        learner.observe(Batch.of(torch.randn(6, 3), y, 0, torch.arange(6)))
+    assert learner.steps == learner.batches == 0
+    expect_close(copied(learner.parameters), before, 0.0)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from strategy_models import Capture, batches_of, learn, learner_of
+from strategy_models import Capture, batches_of, copied, expect_close, learn, learner_of
 from torch.nn import functional as F
 
 from lifelong import Batch, Exemplars
@@ -92,7 +92,7 @@ def test_wrong_use_is_refused():
     learner = learner_of(Exemplars(9), loss=lambda output, y: output.sum(1) * y)
     targets = [Batch.of(torch.zeros(2, 3), torch.tensor([0.5, 1.0]))]
     learner.begin_task(0)
-    with pytest.raises(InvalidBatch, match="no classes to choose"):
+    with pytest.raises(InvalidBatch, match="exemplars are chosen of each"):
         learner.end_task(targets)
     learner = learner_of(Exemplars("100B"))
     learner.begin_task(0)
@@ -133,3 +133,14 @@ def test_choosing_that_fails_when_rows_are_stored_loses_nothing():
         learner.end_task(batches_of(4, task=1))
     assert str(strategy.memory.state_dict()) == str(before)
     assert len(strategy.memory) == 8
+
+
+@pytest.mark.parametrize("y", [torch.ones(6), torch.ones(6, 4), torch.ones(6, 4).long()])
+def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
+    learner = learner_of(Exemplars(20), loss=lambda output, y: output.square().mean(1))
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    with pytest.raises(InvalidBatch, match="no class a row"):
+        learner.observe(Batch.of(torch.randn(6, 3), y, 0, torch.arange(6)))
+    assert learner.steps == learner.batches == 0
+    expect_close(copied(learner.parameters), before, 0.0)

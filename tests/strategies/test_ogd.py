@@ -4,7 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategy_models import Capture, batches_of, growing, learn, learner_of, mlp, multi_head
+from strategy_models import (
+    Capture,
+    batches_of,
+    copied,
+    expect_close,
+    growing,
+    learn,
+    learner_of,
+    mlp,
+    multi_head,
+)
 from torch.nn import functional as F
 from torch.optim import SGD
 
@@ -185,3 +195,24 @@ def test_a_model_of_float64_learns_too():
         batches = [replace(b, x=b.x.double()) for b in batches_of(3, task=task)]
         learn(learner, task, batches)
     assert learner.steps == 9
+
+
+@pytest.mark.parametrize("y", [torch.ones(6), torch.ones(6, 4), torch.ones(6, 4).long()])
+def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
+    learner = learner_of(OGD(), loss=lambda output, y: output.square().mean(1))
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    with pytest.raises(InvalidBatch, match="no class a row"):
+        learner.observe(Batch.of(torch.randn(6, 3), y, 0, torch.arange(6)))
+    assert learner.steps == learner.batches == 0
+    expect_close(copied(learner.parameters), before, 0.0)
+
+
+def test_outputs_that_are_none_for_a_class_are_refused_in_the_first_step():
+    def model():
+        return torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Flatten(0))
+
+    learner = learner_of(OGD(), model, loss=lambda output, y: output.square())
+    with pytest.raises(InvalidBatch, match=r"outputs of shape \(6,\) .* an output for each class"):
+        learner.observe(batches_of(1)[0])
+    assert learner.steps == 0
