@@ -13,6 +13,7 @@ from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import State, Strategy
 from lifelong.strategies.feedback import Feedback
+from lifelong.strategies.held_out import check_held
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.schedules import Progress, Schedule
 
@@ -73,7 +74,8 @@ class Adaptive(Strategy):
 
     def acts(self, moment: str) -> bool:
         """Tell whether the inner strategy acts there, or this has something to do itself."""
-        own = {"consolidate"} | ({"extend", "after_step"} if self.feedback else set())
+        more = {"extend", "penalty", "after_step"} if self.feedback else set()
+        own = {"consolidate"} | more
         return moment in own or self.inner.acts(moment)
 
     def attach(self, device: torch.device, seed: int) -> None:
@@ -121,6 +123,7 @@ class Adaptive(Strategy):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Give the inner strategy's penalty."""
+        check_held(self._held, output)
         term: Tensor | float = self._set(learner).penalty(learner, batch, output)
         return term
 

@@ -16,6 +16,7 @@ from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.nets.generators import GAN, VAE, Generator, LatentDiffusion, check_rows
 from lifelong.strategies.apprentice import Apprentice, Make
+from lifelong.strategies.held_out import check_held
 from lifelong.strategies.scholar import PROBE, Scholar, compared
 from lifelong.strategies.teacher import of_classes, softened
 from lifelong.strategies.trigger import Trigger
@@ -134,6 +135,7 @@ class DGR(Strategy):
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """With soft targets: cross-entropy to the last model's softened answers."""
         del learner
+        check_held(self._held, output)
         if self.targets == "hard":
             return 0.0
         output = of_classes(output, batch, _OTHERS)

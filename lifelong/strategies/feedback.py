@@ -94,7 +94,7 @@ class Feedback:
 
         Raises:
             InvalidBatch: rows have been appended already, whose places would change, or those
-                held out cannot be kept.
+                held out cannot be kept or measured.
         """
         rest, rows = withhold(batch, self.share)
         if rows is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
+from lifelong.core.loss import bad_rows, check_labels
 from lifelong.core.random import scattered
 from lifelong.strategies.class_ids import check_class_ids
 
@@ -24,7 +27,7 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
 
     Raises:
         InvalidBatch: rows have been appended already, whose places would change, or the targets
-            are no classes.
+            are no classes, or values of rows that are held out are not finite.
 
     Example:
         >>> import torch
@@ -43,7 +46,36 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
     out = (scattered(batch.key, _SALT) < share) & (batch.key != -1)
     if not 0 < int(out.sum()) < len(batch):
         return batch, None
-    return batch.rows(~out), batch.rows(out)
+    held = batch.rows(out)
+    # Nothing else would look at their values; that of `out` has been waited for already.
+    if bad_rows(held) is not None and (bad := bad_rows(batch)) is not None:
+        raise bad  # by their places among the rows that were given
+    return batch.rows(~out), held
+
+
+def check_held(held: Batch | None, output: Any) -> None:
+    """Look at what held-out rows will be measured by: an output for the label of each.
+
+    Args:
+        held: the rows, if there are some.
+        output: of the model, for those that are learned from.
+
+    Raises:
+        InvalidBatch: the outputs are not (rows, classes), or a label has none among them (looked
+            at on the CPU alone, as a GPU would be stalled).
+
+    Example:
+        >>> import torch
+        >>> check_held(Batch.of(torch.zeros(2, 1), torch.tensor([0, 4])), torch.zeros(3, 5))
+    """
+    if held is None:
+        return
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        tensor = isinstance(output, Tensor)
+        found = f"of shape {tuple(output.shape)}" if tensor else f"in a {type(output).__name__}"
+        raise InvalidBatch(f"outputs {found}; {_CLASSES}")
+    if held.y.is_cpu:
+        check_labels(output, held.y.long())
 
 
 def columns_of(rows: Batch) -> dict[str, Tensor]:

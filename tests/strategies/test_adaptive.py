@@ -20,6 +20,7 @@ from lifelong import (
 )
 from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.core.strategy import acts_at
+from lifelong.strategies.held_out import withhold
 from lifelong.strategies.schedules import Progress
 
 MOMENTS = ("extend", "penalty", "project", "after_step", "consolidate")
@@ -49,7 +50,7 @@ def test_it_acts_where_the_inner_strategy_acts_and_where_it_has_to():
     assert moments(EWC(1.0)) == ["project", "consolidate"]
     assert moments(Adaptive(EWC(1.0), schedule=same)) == ["project", "consolidate"]
     assert moments(Adaptive(DER(9), schedule=same)) == [*MOMENTS[:2], *MOMENTS[3:]]
-    assert moments(Adaptive(EWC(1.0), feedback=Feedback())) == [MOMENTS[0], *MOMENTS[2:]]
+    assert moments(Adaptive(EWC(1.0), feedback=Feedback())) == [*MOMENTS]
 
 
 class Noting(Strategy):
@@ -213,3 +214,20 @@ def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
         learner.observe(Batch.of(torch.randn(6, 3), y, 0, torch.arange(6)))
     assert learner.steps == learner.batches == 0
     expect_close(copied(learner.parameters), before, 0.0)
+
+
+@pytest.mark.parametrize("wrong", ["x", "y"])
+def test_rows_that_are_held_out_are_looked_at_before_the_step(wrong):
+    feedback = Feedback(share=0.3)
+    learner = learner_of(Adaptive(EWC(1.0), feedback=feedback))
+    x, y, key = torch.randn(40, 3), torch.arange(40) % 4, torch.arange(40)
+    _, held = withhold(Batch.of(x, y, 0, key), 0.3)
+    place = int(held.key[0])
+    (x if wrong == "x" else y)[place] = torch.nan if wrong == "x" else 99
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    told = rf"\({place}\)" if wrong == "x" else "labels span 0 to 99"
+    with pytest.raises(InvalidBatch, match=told):
+        learner.observe(Batch.of(x, y, 0, key))
+    assert learner.batches == len(feedback.held) == 0
+    assert all(torch.equal(learner.parameters[name], before[name]) for name in before)

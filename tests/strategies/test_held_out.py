@@ -6,7 +6,7 @@ from strategy_models import batches_of, learner_of
 
 from lifelong import Batch
 from lifelong.core.errors import InvalidBatch
-from lifelong.strategies.held_out import columns_of, forgotten, right, withhold
+from lifelong.strategies.held_out import check_held, columns_of, forgotten, right, withhold
 
 
 def keyed(keys) -> Batch:
@@ -51,3 +51,29 @@ def test_forgetting_is_the_mean_drop_over_rows_of_earlier_periods(rows):
     old = [int(then) - int(now) for period, then, now in rows if period < 2]
     expected = sum(old) / len(old) if old else 0.0
     assert forgotten(held, found, 2) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_held_out_row_that_is_not_finite_is_named_by_its_place():
+    batch = keyed(list(range(40)))
+    held = withhold(batch, 0.3)[1]
+    assert held is not None
+    place = int(held.key[1])
+    batch.x[place, 0] = torch.nan
+    with pytest.raises(InvalidBatch, match=rf"x holds NaN .* in 1 of 40 rows \({place}\)"):
+        withhold(batch, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (torch.zeros(3), r"outputs of shape \(3,\)"),
+        ({"a": torch.zeros(3, 8)}, "outputs in a dict"),
+        (torch.zeros(3, 8), "labels span 1 to 8"),
+    ],
+)
+def test_held_out_rows_want_an_output_for_their_label(output, told):
+    rows = Batch.of(torch.zeros(2, 1), torch.tensor([1, 8]))
+    with pytest.raises(InvalidBatch, match=told):
+        check_held(rows, output)
+    check_held(rows, torch.zeros(3, 9))
+    check_held(None, output)

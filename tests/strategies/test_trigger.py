@@ -6,6 +6,7 @@ from strategy_models import batches_of, copied, growing, learn, learner_of
 
 from lifelong import DGR, Batch, MeRGAN, TaskSpec
 from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.strategies.held_out import withhold
 from lifelong.strategies.trigger import Trigger
 
 
@@ -130,3 +131,20 @@ def test_its_state_is_whole_and_others_are_refused():
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Trigger(**wrong)
+
+
+@pytest.mark.parametrize("wrong", ["x", "y"])
+def test_rows_that_are_held_out_are_looked_at_before_the_step(wrong):
+    strategy = generative(DGR)
+    learner = learner_of(strategy)
+    x, y, key = torch.randn(400, 3), torch.arange(400) % 4, torch.arange(400)
+    _, held = withhold(Batch.of(x, y, 0, key), 0.05)
+    place = int(held.key[0])
+    (x if wrong == "x" else y)[place] = torch.nan if wrong == "x" else 99
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    told = rf"\({place}\)" if wrong == "x" else "labels span 0 to 99"
+    with pytest.raises(InvalidBatch, match=told):
+        learner.observe(Batch.of(x, y, 0, key))
+    assert learner.batches == len(strategy.trigger.held) == 0
+    assert all(torch.equal(learner.parameters[name], before[name]) for name in before)
