@@ -12,6 +12,7 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.learner import Learner
 from lifelong.memory import LossAware
 from lifelong.strategies.replay import Replay
+from lifelong.strategies.teacher import listed
 
 UNIFORM = 0.1
 """The share of draws that are uniform, so that no row's weight exceeds 10."""
@@ -43,6 +44,7 @@ class Prioritized(Replay):
 
     Raises:
         ValueError: a sharpness or correction out of range, or an unknown score.
+        InvalidBatch: from the step, outputs without classes to have an entropy.
 
     Example:
         >>> Prioritized(capacity=200, sharpness=1.0).memory.policy.name
@@ -98,6 +100,8 @@ class Prioritized(Replay):
     @torch.no_grad()
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
         """Add nothing; look at how hard the replayed rows are, if there are any."""
+        if self.score == "entropy":
+            output = listed(output, "their entropy is over classes")
         if not len(self._slots):
             return 0.0
         if self.score == "entropy":

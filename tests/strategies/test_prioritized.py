@@ -1,6 +1,7 @@
 import pytest
 import torch
 from strategy_models import Capture, batches_of, learner_of
+from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, Prioritized
@@ -142,3 +143,14 @@ def test_a_loss_of_several_outputs_ranks_rows_too():
     for batch in batches_of(3):
         learner.observe(batch)
     assert strategy.memory.policy.scores.max() > 0
+
+
+def test_an_entropy_wants_classes_which_the_first_step_looks_at():
+    def model():
+        return nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+
+    strategy = Prioritized(12, score="entropy")
+    learner = learner_of(strategy, model, loss=lambda output, y: output.square())
+    with pytest.raises(InvalidBatch, match=r"output has shape \(6,\); their entropy is over"):
+        learner.observe(batches_of(1)[0])
+    assert learner.batches == len(strategy.memory) == 0
