@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lifelong.core.batch import Batch
 from lifelong.core.errors import NothingLeftToLearn
 from lifelong.core.learner import Learner
-from lifelong.core.strategy import Strategy
+from lifelong.core.strategy import State, Strategy
 from lifelong.core.undisturbed import undisturbed
 from lifelong.strategies.sample import checked_rows, sampled
 
@@ -113,6 +113,11 @@ class GPM(Strategy):
         based = {name for layer in self.basis for name in _own(layer)}
         self.still = [name for name in learner.parameters if name not in based]
         self.tasks += 1
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state; the weights before a step that failed are no part of it."""
+        super().load_state_dict(state)
+        self._before = None
 
     @torch.no_grad()
     def _correct(self, learner: Learner) -> None:

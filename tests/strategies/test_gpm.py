@@ -6,7 +6,7 @@ from strategy_models import Capture, batches_of, copied, growing, learn, learner
 from torch import nn
 from torch.optim import SGD, Adam
 
-from lifelong import EWC, GPM, Batch
+from lifelong import EWC, GPM, Batch, Strategy
 from lifelong.core.errors import NothingLeftToLearn
 from lifelong.nets import MLP
 from lifelong.strategies.gpm import _patches, extended_basis
@@ -213,3 +213,32 @@ def test_a_bias_that_does_not_learn_is_no_input():
 def test_wrong_settings_are_refused(settings_, told):
     with pytest.raises(ValueError, match=told):
         GPM(**settings_)
+
+
+class Failing(Strategy):
+    """Fails in a step, after the gradient has been projected."""
+
+    wanted = False
+
+    def project(self, learner):
+        if self.wanted:
+            raise RuntimeError("as wanted")
+
+
+def test_of_a_step_that_failed_nothing_is_left_once_a_state_is_loaded():
+    def trained(seed, tasks):
+        failing = Failing()
+        learner = learner_of([GPM(0.8), failing], lambda: MLP(16, outputs=4), seed=seed)
+        for task in range(tasks):
+            learn(learner, task, [rows_of(12, CLASSES[task], task)])
+        return learner, failing
+
+    (learner, failing), (other, _) = trained(0, 1), trained(1, 2)
+    failing.wanted = True
+    with pytest.raises(RuntimeError, match="as wanted"):
+        learner.observe(rows_of(12, (0, 1)))
+    failing.wanted = False
+    learner.load_state_dict(other.state_dict())
+    before = copied(learner.parameters)
+    learner.strategies[0].after_step(learner, rows_of(12, (0, 1)), None)  # no step was taken
+    assert all(torch.equal(learner.parameters[name], before[name]) for name in before)
