@@ -504,8 +504,10 @@ class Memory:
             return
         # Chance of its own, as widening is told no generator; it knows nothing of the rows.
         chance = torch.Generator().manual_seed(self.seen)
+        held = len(self)
         gaps, moved = self.policy.shrink(capacity, chance)
         self._rows.shift(moved, gaps)
+        self._rows.erase(len(self), held)  # or no `forget` would reach them
         self._rows = self._rows.resized(capacity)
         self.capacity = capacity
         self._scratch = np.empty(capacity, dtype=np.int32)

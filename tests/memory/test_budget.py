@@ -1,7 +1,9 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.core.errors import BudgetTooSmall, StateMismatch
@@ -194,3 +196,67 @@ def test_a_check_counts_a_column_that_will_be_wider():
     memory.check({"logits": torch.zeros(1, 10)}, groups=3, wider="logits")
     with pytest.raises(BudgetTooSmall, match="at least 330"):
         memory.check({"logits": torch.zeros(1, 10)}, groups=5, wider="logits")
+
+
+ACTS = st.one_of(
+    st.tuples(st.just("add"), st.integers(1, 30)),
+    st.tuples(st.just("forget"), st.integers(1, 9)),
+    st.tuples(st.just("widen"), st.integers(1, 4)),
+)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@settings(deadline=None, max_examples=30)
+@given(st.lists(ACTS, max_size=8), st.integers(1, 4), st.sampled_from([None, "int8"]))
+def test_rows_that_are_not_held_leave_no_byte(policy, acts, groups, store):
+    memory = Memory("3KB", policy, store=store)
+    for _ in lived(memory, acts, groups):
+        expect_only_held(memory)
+    assert len(memory) == 0
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_rows_that_are_not_held_leave_no_byte_in_files(policy, tmp_path):
+    memory = Memory("3KB", policy, path=tmp_path)
+    for _ in lived(memory, [], 2):
+        expect_only_held(memory)
+        held = memory.column("key").tolist()
+        for file in tmp_path.iterdir():
+            kind = {"key": np.int64, "mark": np.int32}.get(file.stem, np.float32)
+            found = np.fromfile(file, kind)
+            assert {int(key) for key in found if key > 0} == set(held)
+
+
+def lived(memory: Memory, acts: list[tuple[str, int]], groups: int) -> Iterator[None]:
+    """Add, forget and widen, and forget everything at the end."""
+    offered, width, chance = 0, 1, torch.Generator()
+    for act, count in [("add", 80), ("forget", 3), *acts, ("widen", 5), ("forget", 1)]:
+        if act == "add":
+            memory.add(*marked(offered, offered + count, width, groups), chance)
+            offered += count
+        elif act == "widen":
+            width += count
+            memory.widen("logits", width, float("nan"))
+        else:
+            memory.forget(memory.column("key")[::count])
+        yield
+
+
+def expect_only_held(memory: Memory) -> None:
+    held = set(memory.column("key").tolist())
+    assert memory._rows is not None
+    for name, column in memory._rows.columns.items():
+        if name in ("key", "mark", "logits"):
+            assert {int(key) for key in column.flatten() if key > 0} == held
+        else:
+            assert int(column.flatten(1).any(1).sum()) <= len(held)
+
+
+def marked(
+    start: int, stop: int, width: int, groups: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Make rows whose id, from 1 on, can be told from several of their columns."""
+    key = torch.arange(start, stop) + 1
+    logits = key[:, None].float().expand(-1, width)
+    x = key[:, None] * torch.ones(6)
+    return {"x": x, "mark": key.to(torch.int32), "key": key, "logits": logits}, key % groups
