@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -142,7 +141,8 @@ class ICaRL(Strategy):
         """Choose exemplars, fill the class means, and take the model for the next teacher."""
         some = self.exemplars and len(self.exemplars["y"])
         held = [batch_of_columns(self.exemplars)] if some else []
-        y, features = _embedded(learner, chain(held, data))
+        parts = [*held, *data]  # read once: a second pass may come in another order
+        y, features = _embedded(learner, parts)
         classes = sorted(set(y.tolist()))
         room = self.capacity // len(classes)
         if room == 0:
@@ -157,7 +157,7 @@ class ICaRL(Strategy):
             # A class without new rows keeps its order, of which the end is cut off.
             grown = bool((at >= count).any())
             chosen.append(at[herding(features[at], room)] if grown else at[:room])
-        self.exemplars = _gathered(chain(held, data), torch.cat(chosen))
+        self.exemplars = _gathered(parts, torch.cat(chosen))
         self._fill(learner, sorted({*classes, *self.lost}))
         self.lost = []
         self.teacher = snapshot(learner.model)

@@ -89,6 +89,26 @@ def test_exemplars_are_the_first_in_the_order_of_herding():
     assert icarl.exemplars["y"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+class Shuffled(list):
+    """Batches in another order at each pass."""
+
+    def __iter__(self):
+        self.reverse()
+        return super().__iter__()
+
+
+def test_exemplars_do_not_depend_on_the_order_of_a_second_pass():
+    batches, kept = batches_of(4, classes=(0, 1)), []
+    for kind in (list, Shuffled):
+        icarl = ICaRL(8)
+        learner = learner_of(icarl, growing)
+        learner.begin_task(TaskSpec(0, (0, 1)))
+        learner.end_task(kind(batches))
+        assert icarl.exemplars["y"].tolist() == [0] * 4 + [1] * 4
+        kept.append(icarl.exemplars["key"].tolist())
+    assert kept[0] == kept[1]
+
+
 def test_the_head_is_filled_with_the_means_of_the_exemplars_and_predicts_by_them():
     icarl = ICaRL(8)
     learner, _ = taught(nearest, icarl)
