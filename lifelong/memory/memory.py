@@ -114,15 +114,19 @@ class Memory:
         return 0 if self._rows is None else self._rows.nbytes
 
     def check(
-        self, columns: Mapping[str, Tensor], groups: int = 1, wider: str | None = None
+        self,
+        columns: Mapping[str, Tensor],
+        groups: int = 1,
+        wider: str | None = None,
+        group: Tensor | None = None,
     ) -> None:
         """Make sure that rows with these columns, and maybe more, could be added.
 
         Args:
             columns: (rows, ...) each.
             groups: how many classes or tasks there are, for each of which a row must find room.
-
             wider: a column that `widen` will have made as wide as it is here before they come.
+            group: of the rows to be added, as in `add`; they count too where they decide the room.
 
         Raises:
             InvalidBatch: a column is unknown, or of another type or shape than the rows held, or
@@ -143,7 +147,10 @@ class Memory:
                 codec.check(columns[name])
         if self.budget is not None and (not own or wider or groups > self.capacity):
             stored = {**own, wider: columns[wider]} if own and wider else own
-            rows_within(self.budget, stored or self._encoded(columns), groups)
+            stored = stored or self._encoded(columns)
+            if not own and group is not None and group.numel() > self.budget // row_bytes(stored):
+                groups = max(groups, _count(group))  # else, a GPU need not be waited for
+            rows_within(self.budget, stored, groups)
 
     def add(
         self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
@@ -166,10 +173,7 @@ class Memory:
         with self._undone_on_error(generator) if self.codec else nullcontext():
             kept = self._rows
             if kept is None:
-                groups = (
-                    1 if group is None or group.is_floating_point() else torch.unique(group).numel()
-                )
-                kept = self._allocated(columns, groups)
+                kept = self._allocated(columns, _count(group))
             slots, source = self.policy.place(group, rows, generator)
             if len(slots):
                 kept.put(slots, columns, source)
@@ -523,3 +527,8 @@ class Memory:
         if rows < 0:
             raise ValueError(f"cannot draw {rows} rows; ask for 0 or more")
         return distinct(min(rows, len(self)), len(self), generator, self._scratch)
+
+
+def _count(group: Tensor | None) -> int:
+    """Count the groups of rows; numbers that are no integers are none."""
+    return 1 if group is None or group.is_floating_point() else torch.unique(group).numel()

@@ -115,7 +115,8 @@ class BiC(Replay):
     ) -> None:
         """Make sure that new rows can be kept in both memories."""
         super().check(learner, batch, more, wider)
-        self.aside.check(self.kept(batch), self.groups(learner, batch))
+        columns = self.kept(batch)
+        self.aside.check(columns, self.groups(learner), group=self.group(columns))
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer each new row to its memory."""
@@ -123,7 +124,7 @@ class BiC(Replay):
         new = batch.rows(slice(batch.new))
         for memory, chosen in ((self.memory, ~self._out), (self.aside, self._out)):
             columns = self.kept(new.rows(chosen))
-            memory.add(columns, columns["y" if self.by == "class" else "task"], self.generator)
+            memory.add(columns, self.group(columns), self.generator)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Fit the correction of the classes that are new, and fold it into the head."""

@@ -203,7 +203,7 @@ class Replay(Strategy):
             BudgetTooSmall: the memory has no room for a row of each class, or task.
         """
         columns = {**self.kept(batch), **(more or {})}
-        self.memory.check(columns, self.groups(learner, batch), wider)
+        self.memory.check(columns, self.groups(learner), wider, self.group(columns))
         grouped = self.by == "class" and self.memory.policy.name in ("ring", "balanced")
         if grouped and (batch.y.ndim != 1 or batch.y.is_floating_point()):
             raise InvalidBatch(
@@ -214,8 +214,7 @@ class Replay(Strategy):
     def keep(self, batch: Batch, more: dict[str, Tensor]) -> None:
         """Offer the new rows of a batch, with more columns, to the memory."""
         own = self.kept(batch)
-        group = own["y" if self.by == "class" else "task"]
-        self.memory.add({**own, **more}, group, self.generator)
+        self.memory.add({**own, **more}, self.group(own), self.generator)
 
     def kept(self, batch: Batch) -> dict[str, Tensor]:
         """Take the columns of the new rows of a batch that the memory keeps."""
@@ -224,11 +223,12 @@ class Replay(Strategy):
             return columns
         return {name: column[: batch.new] for name, column in columns.items()}
 
-    def groups(self, learner: Learner, batch: Batch) -> int:
-        """Count the classes or tasks of which a memory of so many bytes must hold a row each.
+    def group(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """Take the class of each row, or the task, whichever the memory shares its room among."""
+        return columns["y" if self.by == "class" else "task"]
 
-        Where no task tells its classes, those of the batch that its room is counted for will do.
-        """
+    def groups(self, learner: Learner) -> int:
+        """Count the classes or tasks told, of which a memory of bytes must hold a row each."""
         if self.memory.budget is None:
             return 1
         if self.by == "task":
@@ -236,7 +236,4 @@ class Replay(Strategy):
         if self._counted[0] != len(learner.tasks):
             told = {label for task in learner.tasks for label in task.classes}
             self._counted = len(learner.tasks), len(told)
-        if self._counted[1] or self.memory.nbytes:
-            return self._counted[1] or 1
-        whole = batch.y.ndim == 1 and not batch.y.is_floating_point()
-        return torch.unique(batch.y[: batch.new]).numel() if whole else 1
+        return self._counted[1] or 1

@@ -99,7 +99,7 @@ class Sleep(Strategy):
         """Add nothing; make sure that the new rows, as all strategies leave them, can be kept."""
         del learner, output
         if not self._borrowed:
-            self.memory.check(_new(batch))
+            self.memory.check(_new(batch), group=_group(batch))
         return 0.0
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
@@ -108,10 +108,7 @@ class Sleep(Strategy):
         self._hold(learner)
         if self._borrowed:
             return
-        columns = _new(batch)
-        classes = batch.y.ndim == 1 and not batch.y.is_floating_point()
-        group = columns["y" if classes else "task"]
-        self.memory.add(columns, group, self.generator)
+        self.memory.add(_new(batch), _group(batch), self.generator)
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Prune, and sleep on the rows in the memory."""
@@ -189,3 +186,9 @@ class Sleep(Strategy):
 def _new(batch: Batch) -> dict[str, Tensor]:
     """Take the columns of the new rows that are kept."""
     return {name: column[: batch.new] for name, column in batch.columns() if name != "weight"}
+
+
+def _group(batch: Batch) -> Tensor:
+    """Take the class of each new row, or its task where labels are no classes."""
+    classes = batch.y.ndim == 1 and not batch.y.is_floating_point()
+    return (batch.y if classes else batch.task)[: batch.new]

@@ -4,7 +4,7 @@ from strategy_models import Capture, batches_of, learn, learner_of
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import Batch, GDumb, Learner, Replay, TaskSpec
+from lifelong import Batch, BiC, GDumb, Learner, Replay, Sleep, TaskSpec
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, UnknownName
 
 
@@ -276,3 +276,38 @@ def test_rows_are_replayed_as_they_were_however_large_they_are(store):
                 assert torch.equal(whole.x[i], past[int(whole.key[i])])
             past |= {int(k): row for k, row in zip(batch.key, x, strict=True)}
         assert len(whole) == 10
+
+
+BUDGETS = {
+    "sleep": (lambda: Sleep("250B"), ()),
+    "told fewer classes": (lambda: Replay("250B"), (0, 1)),
+    "by task": (lambda: Replay("250B", by="task"), None),
+    "bic": (lambda: BiC("2000B", validation=0.1), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_bytes_that_do_not_hold_a_row_of_each_group_are_refused_before_the_step(name):
+    make, told = BUDGETS[name]
+    torch.manual_seed(0)
+    net = nn.Linear(6, 10)
+    learner = Learner(net, torch.optim.SGD(net.parameters(), lr=0.1), [make()])
+    if told:
+        learner.begin_task(TaskSpec(0, told))
+    before = net.weight.detach().clone()
+    task = torch.arange(10) if told is None else 0
+    with pytest.raises(BudgetTooSmall, match="too few for 10 classes or tasks"):
+        learner.observe(Batch.of(torch.randn(10, 6), torch.arange(10), task))
+    assert learner.steps == 0
+    assert torch.equal(net.weight, before)
+
+
+def test_rows_held_out_find_room_though_they_come_later_than_others():
+    net = nn.Linear(6, 10)
+    learner = Learner(net, torch.optim.SGD(net.parameters(), lr=0.1), [BiC("4KB")])
+    learner.observe(Batch.of(torch.randn(1, 6), torch.tensor([0]), key=torch.tensor([1])))
+    assert learner.strategies[0].aside.nbytes == 0
+    x, y = torch.randn(60, 6), torch.arange(60) % 10
+    with pytest.raises(BudgetTooSmall, match="too few for 10 classes"):
+        learner.observe(Batch.of(x, y, key=torch.arange(60)))
+    assert learner.steps == 1
