@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import dropwhile
 
 import torch
 
@@ -11,6 +12,9 @@ from lifelong.core.forward import forward
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.nets import LatentModel
+from lifelong.strategies.exemplars import Exemplars
+from lifelong.strategies.icarl import ICaRL
+from lifelong.strategies.replay import Replay
 
 
 class Latents(Strategy):
@@ -21,11 +25,11 @@ class Latents(Strategy):
 
     Strategies after it, such as `Replay` and `DERpp`, thus keep latents in place of rows, replay
     them behind the trunk, and spare its pass. The trunk is frozen, where the paper slows its
-    learning down, so a latent never grows old. `Exemplars` takes its rows from the task itself:
-    put it before.
+    learning down, so a latent never grows old. `Exemplars`, `ICaRL` and replay with fill="task"
+    take their rows from the task itself: put them before.
 
     Raises:
-        ValueError: from `extend`, when the model is no `LatentModel`.
+        ValueError: from `extend`, when the model is no `LatentModel`, or one of those comes after.
 
     Example:
         >>> from torch import nn
@@ -48,7 +52,25 @@ class Latents(Strategy):
                 f"the model is a {type(model).__name__}, which has no trunk; make it a "
                 "lifelong.nets.LatentModel(trunk, rest)"
             )
+        for strategy in dropwhile(lambda other: other is not self, learner.strategies):
+            if _from_task(strategy):
+                raise ValueError(
+                    f"{strategy!r} comes after Latents, but takes its rows from the task, not from "
+                    "the steps; put it before Latents in the list"
+                )
         if isinstance(batch.x, dict) and batch.x.keys() == {"latent"}:
             return batch
         with learner.autocast():
             return replace(batch, x={"latent": forward(model.trunk, batch.x)})
+
+
+def _from_task(strategy: Strategy) -> bool:
+    """Tell whether a strategy keeps rows as `end_task` is given them, to append them in steps.
+
+    Example:
+        >>> _from_task(Replay(9)), _from_task(Replay(9, fill="task"))
+        (False, True)
+    """
+    if isinstance(strategy, Replay) and strategy.fill == "task":
+        return True
+    return isinstance(strategy, Exemplars | ICaRL)

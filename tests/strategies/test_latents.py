@@ -5,7 +5,7 @@ import torch
 from strategy_models import Capture, batches_of, learn, learner_of
 from torch import nn
 
-from lifelong import DERpp, Latents, Replay, Strategy
+from lifelong import DER, DERpp, Exemplars, ICaRL, Latents, Replay, Strategy
 from lifelong.checks import CHECKS, forgetting, keeping, learning
 from lifelong.checks.settings import CLASSES, HIDDEN, INPUTS, Setting
 from lifelong.nets import MLP, Classifier, GrowingHead, LatentModel
@@ -44,6 +44,26 @@ def test_a_model_without_a_trunk_is_refused():
     learner = learner_of(Latents())
     with pytest.raises(ValueError, match="MLP, which has no trunk"):
         learn(learner, 0, batches_of(1))
+
+
+FROM_TASK = {
+    "replay": lambda: Replay(20, fill="task"),
+    "der": lambda: DER(20, fill="task"),
+    "icarl": lambda: ICaRL(20),
+    "exemplars": lambda: Exemplars(20),
+}
+
+
+@pytest.mark.parametrize("name", FROM_TASK)
+def test_what_takes_its_rows_from_the_task_is_refused_behind_and_learns_before(name):
+    behind = learner_of([Latents(), FROM_TASK[name]()], latent_model)
+    with pytest.raises(ValueError, match="put it before Latents in the list"):
+        behind.observe(batches_of(1)[0])
+    assert behind.steps == 0
+    before = learner_of([FROM_TASK[name](), Latents()], latent_model)
+    for task, classes in enumerate([(0, 1), (2, 3)]):
+        learn(before, task, batches_of(3, classes=classes, task=task), classes)
+    assert before.steps == 6
 
 
 def plain() -> nn.Module:
