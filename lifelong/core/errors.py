@@ -27,7 +27,7 @@ class UnknownTask(LifelongError, ValueError):
 
 
 class BudgetTooSmall(LifelongError, ValueError):
-    """A memory of too few bytes for a row of each class, or of more rows than there is room for."""
+    """A memory too small for a row of each class, or of more rows than there is room for."""
 
 
 class NonFiniteLoss(LifelongError, ArithmeticError):

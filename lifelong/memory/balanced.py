@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,11 @@ class Balanced(Policy):
         self._slots: dict[int, Slots] = {}  # of each group, in the order of its reservoir's places
         self._room: dict[int, int] = {}  # of each group, its share
         self._seen: dict[int, int] = {}  # of each group, the n of algorithm R
+
+    @property
+    def sharing(self) -> Collection[int]:
+        """The groups that share the room at present."""
+        return self._slots.keys()
 
     def place(
         self, group: Tensor | None, rows: int, generator: torch.Generator

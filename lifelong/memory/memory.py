@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lifelong.core.arguments import keys_of, named_device
-from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.core.errors import BudgetTooSmall, InvalidBatch, StateMismatch
 from lifelong.memory.budget import bytes_of, room_for, row_bytes, rows_within, whole
 from lifelong.memory.codecs import Codec
 from lifelong.memory.encoded import Encoded, codecs_for, encoded, like_of, stored_as, told
@@ -131,7 +131,8 @@ class Memory:
         Raises:
             InvalidBatch: a column is unknown, or of another type or shape than the rows held, or
                 has values that cannot be stored in the way asked for.
-            BudgetTooSmall: the bytes given do not hold a row a group.
+            BudgetTooSmall: the bytes given do not hold a row a group, or there are more groups than
+                rows for the ring or balanced policy to share among them.
 
         Example:
             >>> memory = Memory(3)
@@ -151,6 +152,8 @@ class Memory:
             if not own and group is not None and group.numel() > self.budget // row_bytes(stored):
                 groups = max(groups, _count(group))  # else, a GPU need not be waited for
             rows_within(self.budget, stored, groups)
+        if self.budget is None or own:
+            self._check_shared(groups, group)
 
     def add(
         self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
@@ -515,6 +518,21 @@ class Memory:
         self._rows = self._rows.resized(capacity)
         self.capacity = capacity
         self._scratch = np.empty(capacity, dtype=np.int32)
+
+    def _check_shared(self, groups: int, group: Tensor | None) -> None:
+        """Raise `BudgetTooSmall` if groups that share the room are more than rows."""
+        known = self.policy.sharing
+        if known is None:
+            return
+        come = 0 if group is None or group.is_floating_point() else group.numel()
+        if group is not None and come and len(known) + come > self.capacity:
+            groups = max(groups, len({*known, *torch.unique(group).tolist()}))
+        if groups > self.capacity:
+            raise BudgetTooSmall(
+                f"a memory of {self.capacity} rows, of which {groups} classes or tasks shall have "
+                f"equal shares; give it room for at least {groups} rows, or, where it can be "
+                'chosen, the policy "reservoir", which makes no difference between them'
+            )
 
     def _check_slots(self, slots: Tensor) -> None:
         if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < len(self):

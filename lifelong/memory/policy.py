@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,6 +61,11 @@ class Policy(ABC):
             The gaps, and the slots of the rows that move into them. The slots from the new `held`
             on are free, and the next to be used.
         """
+
+    @property
+    def sharing(self) -> Collection[int] | None:
+        """The groups that share the room at present; None where groups make no difference."""
+        return None
 
     def shrink(self, capacity: int, generator: torch.Generator) -> tuple[Slots, Slots]:
         """Hold at most so many rows from now on; those above leave by chance, as in `forget`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,11 @@ class Ring(Policy):
         self.groups = groups
         self._slots: dict[int, Slots] = {}  # of each group, oldest first from its start on
         self._start: dict[int, int] = {}
+
+    @property
+    def sharing(self) -> Collection[int]:
+        """The groups that share the room at present."""
+        return self._slots.keys()
 
     def place(
         self, group: Tensor | None, rows: int, generator: torch.Generator

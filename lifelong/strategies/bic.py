@@ -116,7 +116,10 @@ class BiC(Replay):
         """Make sure that new rows can be kept in both memories."""
         super().check(learner, batch, more, wider)
         columns = self.kept(batch)
-        self.aside.check(columns, self.groups(learner), group=self.group(columns))
+        if self.aside.budget is None:  # two numbers can be fitted on rows of some of the classes
+            self.aside.check(columns)
+        else:
+            self.aside.check(columns, self.groups(learner), group=self.group(columns))
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer each new row to its memory."""

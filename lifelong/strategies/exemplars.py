@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import UnknownName
+from lifelong.core.errors import BudgetTooSmall, UnknownName
 from lifelong.core.features import tapped
 from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
@@ -48,6 +48,7 @@ class Exemplars(Replay):
     Raises:
         UnknownName: there is no such way to select, or to store.
         InvalidBatch: labels are no classes.
+        BudgetTooSmall: from `consolidate`, when there are more classes than rows.
 
     Example:
         >>> Exemplars(capacity=200, select="k-center").select
@@ -114,6 +115,11 @@ class Exemplars(Replay):
             features: (rows, features), of classes with new rows.
         """
         labels, wanted = torch.unique(y, return_counts=True)
+        if len(labels) > self.memory.capacity:
+            raise BudgetTooSmall(
+                f"a memory of {self.memory.capacity} rows for exemplars of {len(labels)} classes; "
+                f"give it room for at least {len(labels)} rows"
+            )
         before = torch.bincount(torch.searchsorted(labels, y[:old]), minlength=len(labels))
         room = shares(wanted.numpy(), before.numpy(), self.memory.capacity)
         chosen = []

@@ -47,6 +47,7 @@ class GEM(Strategy):
 
     Raises:
         ValueError: the capacity or the number of rows is not positive, or the margin negative.
+        BudgetTooSmall: from `consolidate`, when there are more tasks than rows.
 
     Example:
         >>> GEM(capacity=200, margin=1.0).margin
@@ -104,6 +105,7 @@ class GEM(Strategy):
         for batch in data:
             own = {name: column for name, column in batch.columns() if name != "weight"}
             own["kept_with"] = torch.full_like(batch.key, self.tasks)
+            self.memory.check(own, group=own["kept_with"])
             self.memory.add(own, own["kept_with"], self.generator)
         self.tasks += 1
         self._slots = None

@@ -228,8 +228,8 @@ class Replay(Strategy):
         return columns["y" if self.by == "class" else "task"]
 
     def groups(self, learner: Learner) -> int:
-        """Count the classes or tasks told, of which a memory of bytes must hold a row each."""
-        if self.memory.budget is None:
+        """Count the classes or tasks told, where the memory must hold a row of each."""
+        if self.memory.budget is None and self.memory.policy.sharing is None:
             return 1
         if self.by == "task":
             return len(learner.tasks)

@@ -4,7 +4,21 @@ from strategy_models import Capture, batches_of, learn, learner_of
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import Batch, BiC, GDumb, Learner, Replay, Sleep, TaskSpec
+from lifelong import (
+    AGEM,
+    DER,
+    EEIL,
+    GEM,
+    Batch,
+    BiC,
+    Exemplars,
+    GDumb,
+    Learner,
+    Replay,
+    Sleep,
+    Steady,
+    TaskSpec,
+)
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, UnknownName
 
 
@@ -311,3 +325,38 @@ def test_rows_held_out_find_room_though_they_come_later_than_others():
     with pytest.raises(BudgetTooSmall, match="too few for 10 classes"):
         learner.observe(Batch.of(x, y, key=torch.arange(60)))
     assert learner.steps == 1
+
+
+FEW = {
+    "balanced": lambda: Replay(3, policy="balanced"),
+    "ring": lambda: Replay(3, policy="ring"),
+    "by task": lambda: Replay(1, policy="balanced", by="task"),
+    "der": lambda: DER(3, policy="balanced"),
+    "eeil": lambda: EEIL(3, epochs=1),
+    "gdumb": lambda: GDumb(3, epochs=1),
+    "sleep": lambda: Sleep(3, steps=1),
+    "steady": lambda: Steady(3),
+    "exemplars": lambda: Exemplars(3),
+    "gem": lambda: GEM(1),
+    "agem": lambda: AGEM(1),
+}
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("name", FEW)
+def test_fewer_rows_than_groups_that_share_them_are_refused(name, told):
+    learner = learner_of(FEW[name]())
+    tasks = [batches_of(2, classes=c, task=t) for t, c in enumerate(((0, 1), (2, 3)))]
+    learn(learner, 0, tasks[0], (0, 1) if told else ())
+    held = learner.strategies[0].memory.all()["key"]
+    at_end = name in ("exemplars", "gem", "agem")
+    with pytest.raises(BudgetTooSmall, match=r"at least [24] rows"):
+        learn(learner, 1, tasks[1], (2, 3) if told else ())
+    assert learner.steps == (4 if at_end else 2)
+    assert torch.equal(learner.strategies[0].memory.all()["key"], held)
+
+
+def test_a_reservoir_needs_no_row_of_each_class():
+    learner = learner_of(Replay(3))
+    learn(learner, 0, batches_of(3), (0, 1, 2, 3))
+    assert len(learner.strategies[0].memory) == 3
