@@ -101,7 +101,7 @@ class Prioritized(Replay):
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
         """Add nothing; look at how hard the replayed rows are, if there are any."""
         if self.score == "entropy":
-            output = listed(output, "their entropy is over classes")
+            output = listed(output, 'score="entropy" is over classes (score="loss" needs none)')
         if not len(self._slots):
             return 0.0
         if self.score == "entropy":

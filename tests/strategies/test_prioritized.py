@@ -151,6 +151,6 @@ def test_an_entropy_wants_classes_which_the_first_step_looks_at():
 
     strategy = Prioritized(12, score="entropy")
     learner = learner_of(strategy, model, loss=lambda output, y: output.square())
-    with pytest.raises(InvalidBatch, match=r"output has shape \(6,\); their entropy is over"):
+    with pytest.raises(InvalidBatch, match=r'output has shape \(6,\); score="entropy" is over'):
         learner.observe(batches_of(1)[0])
     assert learner.batches == len(strategy.memory) == 0
