@@ -59,7 +59,7 @@ def table_names() -> list[str]:
 
     Example:
         >>> table_names()[:3]
-        ['split-cifar10-buffers', 'split-mnist-buffers', 'split-mnist-hsu']
+        ['split-cifar10-buffers', 'split-cifar10-small', 'split-mnist-buffers']
     """
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 

@@ -43,6 +43,7 @@ def learned(model):
     learner.begin_task(0)
     losses = [float(learner.observe(batch())) for _ in range(20)]
     learner.end_task([batch()])
+    learner.begin_task(1)
     learner.observe(batch())
     assert losses[-1] < losses[0]
     return learner

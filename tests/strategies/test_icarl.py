@@ -184,7 +184,7 @@ def test_a_step_that_fails_computes_no_mean():
     before = learner.model.head.means.clone()
     learner.forget(icarl.exemplars["key"][:1])
     with pytest.raises(InvalidBatch, match="NaN or infinity"):
-        learner.observe(Batch.of(torch.full((2, 3), torch.inf), torch.tensor([0, 1])))
+        learner.observe(Batch.of(torch.full((2, 3), torch.inf), torch.tensor([0, 1]), 0))
     assert torch.equal(learner.model.head.means, before)
     assert icarl.lost == [0]
 
