@@ -85,7 +85,7 @@ def test_it_measures_on_a_suite_and_writes_a_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     few = ["--minutes", "2", "--candidates", "2", "--seeds", "0,1", "--workers", "1"]
-    words = ["advise", "--measure", "digits", *few, "--storage", "5KB", "--out", str(tmp_path)]
+    words = ["advise", "--measure", "digits", *few, "--storage", "20KB", "--out", str(tmp_path)]
     words += SMALL
     assert main(words) == 0
     said = capsys.readouterr().out
