@@ -256,7 +256,8 @@ def _measured(one: Candidate, rows: Mapping[str, Summary], c: Constraints) -> Ca
         reasons.append(f"kept {format_bytes(kept.mean)}")
     return replace(
         one,
-        reasons=(*reasons, *good),
+        # What was measured elsewhere is no reason beside what was measured here.
+        reasons=(*reasons, *(text for text in good if "%" not in text)),
         doubts=(*doubts, *bad),
         accuracy=Interval(100 * own.mean, None, half, own.count),
         cost=None if ratio is None else ratio.mean,

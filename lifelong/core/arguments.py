@@ -6,6 +6,7 @@ import inspect
 import itertools
 import operator
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -233,8 +234,8 @@ def scalar_of(strategy: Strategy, penalty: Any) -> Tensor | float:
         >>> scalar_of(Strategy(), 0.5)
         0.5
     """
-    if (isinstance(penalty, Tensor) and penalty.ndim == 0) or isinstance(penalty, float | int):
-        return penalty
+    if (isinstance(penalty, Tensor) and penalty.ndim == 0) or isinstance(penalty, Real):
+        return penalty  # type: ignore[return-value]
     told = f"of shape {tuple(penalty.shape)}" if isinstance(penalty, Tensor) else "no number"
     raise TypeError(
         f"{type(strategy).__name__}.penalty returned an object of type {_type(penalty)}, {told}; "

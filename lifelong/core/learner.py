@@ -300,7 +300,7 @@ class Learner:
             for put_back in undo:
                 put_back()
             if isinstance(error, NonFiniteLoss):  # the rows' own fault, or that of what was learned
-                for _ in rows:
+                for _ in rows:  # raises where they are not finite
                     pass
             raise
 
@@ -379,7 +379,11 @@ class Learner:
             raise failed
 
     def state_dict(self) -> State:
-        """Everything that changes and outlives a step, copied to the CPU."""
+        """Everything that changes and outlives a step, copied to the CPU.
+
+        Raises:
+            OptimizerMismatch: the model has gained parameters that the optimizer does not know of.
+        """
         state: State = restore.copied(restore.gather(self))
         return state
 
@@ -395,7 +399,12 @@ class Learner:
         restore.fill(self, state)
 
     def save(self, path: str | Path) -> None:
-        """Write the whole learner to one file, atomically; see `lifelong.core.checkpoint`."""
+        """Write the whole learner to one file, atomically; see `lifelong.core.checkpoint`.
+
+        Raises:
+            OptimizerMismatch: as in `state_dict`; nothing is written.
+            CheckpointError: it cannot be written.
+        """
         checkpoint.save(path, restore.gather(self))
 
     @classmethod

@@ -37,8 +37,8 @@ class LwF(Strategy):
     p is the softmax over the teacher's classes for the teacher, and over all present classes for
     the model, so that new classes are taught a probability of 0 (van de Ven & Tolias 2018,
     arXiv:1809.10635). Where a row has a label at each of several positions, the mean is over those
-    too. A model that wants the task id is compared task by task, on the classes of
-    each old one, and the mean over old tasks is taken.
+    too. A model that wants the task id is compared task by task, on the classes of each old one,
+    and the mean over old tasks is taken.
 
     Args:
         strength: of the penalty.

@@ -127,13 +127,13 @@ def of_classes(output: Any, batch: Batch, told: str) -> Tensor:
         lifelong.core.errors.InvalidBatch: outputs of shape (2, 1) for y, torch.float32 of shape \
 (2, 1), are not of several classes, (rows, classes); take L2
     """
-    y = batch.y[: batch.new]
+    y = batch.y
     if isinstance(output, Tensor) and output.ndim > 1:
         if y.is_floating_point():
             alike = output.shape[1] > 1 and y.shape[1:] == output.shape[1:]
-            fits = alike and (y.is_cuda or _probabilities(y))
+            fits = alike and (y.is_cuda or _probabilities(y[: batch.new]))
         else:  # a head may have had no class but the first yet
-            fits = output.shape[1] != 1 or y.is_cuda or not bool(y.any())
+            fits = output.shape[1] != 1 or y.is_cuda or not bool(y[: batch.new].any())
         if fits:
             return output
     tensor = isinstance(output, Tensor)
