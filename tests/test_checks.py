@@ -230,6 +230,13 @@ def test_a_strategy_that_does_nothing_passes_but_is_no_remedy():
     check_strategy(Plain, beats_naive=False)
 
 
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(
+        ValueError, match=r"device 'tpu' cannot be used here; give one of cpu.*, or"
+    ):
+        check_strategy(Plain, beats_naive=False, device="tpu")
+
+
 def test_an_error_of_the_strategy_itself_passes_with_a_note():
     class Bug(Strategy):
         def penalty(self, learner, batch, output):

@@ -89,6 +89,7 @@ def check_strategy(
             time unless `torch.use_deterministic_algorithms(True)` is called before.
 
     Raises:
+        ValueError: there is no such device here.
         CheckFailed: a promise is broken; it names the check, where, and what to do. Whatever else
             the strategy raises passes through, with a note that names the check.
 

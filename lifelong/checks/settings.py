@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from lifelong.checks.states import CheckFailed
+from lifelong.core.arguments import named_device
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner, Precision
 from lifelong.core.strategy import Strategy
@@ -149,10 +150,14 @@ def made_by(make: Make) -> list[Strategy]:
 def on_device(make: Make, device: str | torch.device) -> OnNetwork:
     """Let what is made be tried on a device, on the network that it is tried on anyway.
 
+    Raises:
+        ValueError: there is no such device here.
+
     Example:
         >>> on_device(lambda: [], "cpu").device
-        'cpu'
+        device(type='cpu')
     """
+    device = named_device(device, "leave it out for the CPU")
     if isinstance(make, OnNetwork):
         return replace(make, device=device)
     return OnNetwork(make, device=device)
