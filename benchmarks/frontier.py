@@ -6,8 +6,9 @@
 
 Every method gets the same bytes for all columns of its rows: inputs, labels, tasks, ids, and what
 it adds (stored outputs, ranks, hashes). A generator gets them for its weights (DGR's VAE is as wide
-as they allow), and the moments of `FeatureReplay` have as many as they have. iCaRL's last model,
-of one size whatever the memory's, is not counted. Settings are the library's defaults, and the
+as they allow), and what keeps no rows, such as a copy of the model or sums of features, has as many
+as it has. The last model of iCaRL and the models that GDumb and Sleep keep, of one size whatever
+the memory's, are not counted. Settings are the library's defaults, and the
 suite's; the same model, optimizer and order of batches for all. A trunk is frozen, a part of the
 model, and not counted: that of the latents learns the first task's rows, that of the features is of
 random patches. Images that stand before a frozen trunk are as good as their features, and are
@@ -41,7 +42,7 @@ from torch.optim import SGD, Adam, Optimizer
 from lifelong import DGR, DERpp, FeatureReplay, ICaRL, Latents, Learner, Replay, Strategy
 from lifelong.bench.build import learner_of, stream_of
 from lifelong.bench.evaluate import evaluate
-from lifelong.bench.job import versions
+from lifelong.bench.job import bytes_kept, versions
 from lifelong.bench.plots import write_curves
 from lifelong.bench.reproduce import Table, put_into
 from lifelong.bench.results import write_atomic
@@ -105,6 +106,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "exemplars, k-center": ("exemplars", {"select": "k-center"}),
     "prioritized": ("prioritized", {}),
     "clean replay": ("clean-replay", BALANCED),
+    "der": ("der", BALANCED),
     "der++": ("der++", BALANCED),
     "er-ace": ("er-ace", BALANCED),
     "x-der": ("x-der", {}),
@@ -112,6 +114,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "gdumb": ("gdumb", {}),
     "mir": ("mir", BALANCED),
     "a-gem": ("a-gem", {}),
+    "gem": ("gem", {}),
+    "eeil": ("eeil", {}),
+    "bic": ("bic", {}),
+    "sleep": ("sleep", {}),
     "default": ("default", {}),
     "dgr, vae": ("dgr", {"strict": False}),
 }
@@ -123,21 +129,31 @@ LATENT = {
         DERpp(size, policy="balanced", store="int8"),
     ],
 }
-MOMENTS = {"moments, diagonal": "diagonal", "moments, shared": "shared", "moments": "class"}
+OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "ewc": ("ewc", {}),
+    "lwf": ("lwf", {}),
+    "growing-lwf": ("growing-lwf", {}),
+    "gpm": ("gpm", {}),
+    "ncm": ("ncm", {}),
+    "slda": ("slda", {}),
+    "ranpac-warm": ("ranpac-warm", {}),
+    "moments, diagonal": ("feature-replay", {"covariance": "diagonal"}),
+    "moments, shared": ("feature-replay", {"covariance": "shared"}),
+    "moments": ("feature-replay", {"covariance": "class"}),
+}
+"""What keeps no rows, and takes as many bytes as it takes."""
 
 
 def config_of(
     data: Data, name: str, size: str, seed: int, on: str, shape: Sequence[int]
 ) -> dict[str, Any]:
-    strategy, settings = METHODS.get(name, ("fine-tune", {}))
-    if name in MOMENTS:
-        strategy, settings = "feature-replay", {"covariance": MOMENTS[name]}
+    strategy, settings = (METHODS | OWN).get(name, ("fine-tune", {}))
     given = {f"{strategy}.{key}": value for key, value in settings.items()} | data.given
     if strategy == "dgr":
         given["dgr.width"] = widest(shape, bytes_of(size))
     elif name == "images":
         given["replay.capacity"] = bytes_of(size) // IMAGE
-    elif name in ("icarl", "a-gem"):
+    elif name in ("icarl", "a-gem", "gem"):
         given[f"{strategy}.capacity"] = bytes_of(size) // row_bytes(shape, data)
     elif name in METHODS:
         given[f"{strategy}.capacity"] = size
@@ -213,6 +229,8 @@ def run(data: Data, name: str, size: str, seed: int, on: str) -> dict[str, Any]:
     parts = [task.test if on == "test" else task.valid for task in stream.tasks]
     found = evaluate(learner, [part for part in parts if part is not None], task_known=False)
     kept = held(learner)
+    if not kept:
+        kept = {"rows": 0, "bytes_held": bytes_kept(learner, stream, config["strategy"])}
     if name == "images":
         kept["bytes_held"] = kept["rows"] * IMAGE
     return {
@@ -224,11 +242,11 @@ def run(data: Data, name: str, size: str, seed: int, on: str) -> dict[str, Any]:
 
 
 def held(learner: Learner) -> dict[str, int]:
-    """Count what is held of old tasks: rows and bytes."""
+    """Count what is held of old tasks: rows and bytes; nothing if it is no rows or generator."""
     for strategy in learner.strategies:
-        memory = getattr(strategy, "memory", None)
-        if isinstance(memory, Memory):
-            return {"rows": len(memory), "bytes_held": memory.nbytes}
+        memories = [getattr(strategy, name, None) for name in ("memory", "aside")]
+        if found := [one for one in memories if isinstance(one, Memory)]:
+            return {"rows": sum(map(len, found)), "bytes_held": sum(one.nbytes for one in found)}
         if isinstance(strategy, ICaRL):
             columns = strategy.exemplars
             held_bytes = sum(column.nbytes for column in columns.values())
@@ -240,7 +258,7 @@ def held(learner: Learner) -> dict[str, int]:
             moments = strategy.gaussians
             parts = (moments.counts, moments.sums, moments.products)
             return {"rows": 0, "bytes_held": sum(part.nbytes for part in parts)}
-    raise ValueError("nothing is held by any of the strategies")
+    return {}
 
 
 def main() -> None:
@@ -256,16 +274,16 @@ def main() -> None:
     torch.set_num_threads(1)
     data = DATA[arguments.data]
     sizes = arguments.bytes.split(",") if arguments.bytes else data.sizes
-    names = [name for name in [*METHODS, *LATENT, *MOMENTS] if name not in data.without]
+    names = [name for name in [*METHODS, *LATENT, *OWN] if name not in data.without]
     names = arguments.methods.split(";") if arguments.methods else names
     path = arguments.out / f"frontier-{arguments.data}.json"
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
     for seed in map(int, arguments.seeds.split(",")):
         for size in sizes:
             for name in names:
-                # Moments have a size of their own.
+                # Theirs is the size that they have.
                 key = {"method": name, "bytes": size, "seed": seed, "on": arguments.on}
-                if name in MOMENTS:
+                if name in OWN:
                     key["bytes"] = "own"
                 if any(key.items() <= one.items() for one in runs):
                     continue

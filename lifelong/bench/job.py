@@ -222,7 +222,7 @@ class Job:
             "rows_per_second": self.progress["rows"] / seconds if seconds > 0 else None,
             "peak_rss_mb": spent.peak_rss_mb,
             "growth_mb": spent.growth_mb,
-            "memory_bytes": _bytes_kept(self.learner, self.stream, self.config["strategy"]),
+            "memory_bytes": bytes_kept(self.learner, self.stream, self.config["strategy"]),
             "curve": self.progress["curve"],
             "tasks": task_names(self.config),
             "weights_sha256": weights_sha256(self.learner.model),
@@ -256,8 +256,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def _bytes_kept(learner: Learner, stream: Stream, strategy: str) -> int:
-    """Bytes of what strategies keep between tasks; of the rows themselves, for a bound."""
+def bytes_kept(learner: Learner, stream: Stream, strategy: str) -> int:
+    """Count what strategies keep between tasks; for a bound, the rows themselves."""
     if recipes.bound(strategy):
         train = stream.tasks[-1].train
         return state_bytes([train.x, train.y])

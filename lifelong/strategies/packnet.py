@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
-from torch.optim import SGD
+from torch.optim import SGD, Adam, Optimizer
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn
+from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn, UnknownName
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.nets.packed import Packed
 from lifelong.strategies.tuning import check_training
+
+OPTIMIZERS = ("sgd", "adam")
+"""What a task can be retrained by."""
 
 
 class PackNet(Strategy):
@@ -33,10 +36,12 @@ class PackNet(Strategy):
         prune: the share of its weights that a task frees, from 0 to below 1.
         tasks: how many tasks to divide the weights among equally; None to go by `prune`.
         epochs: of retraining.
-        lr: of retraining, by SGD with momentum 0.9.
+        lr: of retraining.
+        optimizer: of retraining, "sgd" with momentum 0.9 as in the paper, or "adam".
 
     Raises:
         ValueError: an argument out of range, or a model that is not `Packed`.
+        UnknownName: there is no such optimizer.
         NothingLeftToLearn: from the first step of a task that finds no weight free.
         NonFiniteLoss: retraining diverged.
 
@@ -48,17 +53,26 @@ class PackNet(Strategy):
     state: ClassVar[tuple[str, ...]] = ("pruned",)
 
     def __init__(
-        self, prune: float = 0.75, *, tasks: int | None = None, epochs: int = 1, lr: float = 0.01
+        self,
+        prune: float = 0.75,
+        *,
+        tasks: int | None = None,
+        epochs: int = 1,
+        lr: float = 0.01,
+        optimizer: str = "sgd",
     ) -> None:
         if not 0 <= prune < 1:
             raise ValueError(f"prune is {prune}; it must be 0 or more, and below 1")
         if tasks is not None and tasks < 1:
             raise ValueError(f"tasks is {tasks}; it must be 1 or more, or None")
         check_training(epochs, 1, lr)
+        if optimizer not in OPTIMIZERS:
+            raise UnknownName("optimizer", optimizer, OPTIMIZERS)
         self.prune = prune
         self.tasks = tasks
         self.epochs = epochs
         self.lr = lr
+        self.optimizer = optimizer
         self.pruned = 0
         """How many tasks have been pruned and retrained."""
         self._checked = 0
@@ -90,7 +104,11 @@ class PackNet(Strategy):
         if self.pruned == len(net.ids) or net.free:
             return  # pruned already: tasks before leave nothing free when another begins
         net.prune(self.share(len(net.ids) - 1))
-        optimizer = SGD(learner.parameters.values(), lr=self.lr, momentum=0.9)
+        optimizer: Optimizer
+        if self.optimizer == "adam":
+            optimizer = Adam(learner.parameters.values(), lr=self.lr)
+        else:
+            optimizer = SGD(learner.parameters.values(), lr=self.lr, momentum=0.9)
         loss = torch.zeros(())
         for _ in range(self.epochs):
             for batch in data:

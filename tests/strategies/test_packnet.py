@@ -5,7 +5,7 @@ import torch
 from strategy_models import batches_of, copied, learn, learner_of, mlp
 
 from lifelong import PackNet, TaskSpec
-from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn
+from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn, UnknownName
 from lifelong.nets import MLP, Packed
 
 
@@ -13,25 +13,35 @@ def packed():
     return Packed(mlp())
 
 
-def test_a_task_keeps_its_share_and_retrains_it():
-    learner = learner_of(PackNet(prune=0.6, epochs=2, lr=0.1), packed)
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("sgd", lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9)),
+        ("adam", lambda params: torch.optim.Adam(params, lr=0.1)),
+    ],
+)
+def test_a_task_keeps_its_share_and_retrains_it(name, make):
+    learner = learner_of(PackNet(prune=0.6, epochs=2, lr=0.1, optimizer=name), packed)
     batches = batches_of(4)
     learner.begin_task(TaskSpec(0))
     for batch in batches:
         learner.observe(batch)
     expected = copy.deepcopy(learner.model)
     expected.prune(0.6)
-    optimizer = torch.optim.SGD(
-        [p for p in expected.parameters() if p.requires_grad], lr=0.1, momentum=0.9
-    )
+    optimizer = make([p for p in expected.parameters() if p.requires_grad])
     for batch in batches * 2:
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(expected(batch.x, task=batch.task), batch.y).backward()
         optimizer.step()
     learner.end_task(batches)
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(learner.model.state_dict()[name], value, msg=name)
+    for key, value in expected.state_dict().items():
+        torch.testing.assert_close(learner.model.state_dict()[key], value, msg=key)
     assert learner.model.free == round(0.6 * 15) + round(0.6 * 20)
+
+
+def test_an_optimizer_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(UnknownName, match="known: adam, sgd"):
+        PackNet(optimizer="rmsprop")
 
 
 def test_with_a_number_of_tasks_each_gets_an_equal_part():
