@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -60,7 +60,7 @@ class Batch:
         if not isinstance(x, Tensor):
             x = dict(_checked_inputs(x))
         if not isinstance(y, Tensor):
-            raise InvalidBatch(f"y is of {type(y)}; it must be a tensor: torch.as_tensor(y)")
+            raise InvalidBatch(f"y is of {type(y)}; {_as_tensor('y', y)}")
         rows = y.shape[0] if y.ndim else 0
         if isinstance(task, int):
             task = torch.full((rows,), task, device=y.device)
@@ -68,9 +68,7 @@ class Batch:
             key = torch.full((rows,), -1, device=y.device)
         for name, ids in (("task", task), ("key", key)):
             if not isinstance(ids, Tensor):
-                raise InvalidBatch(
-                    f"{name} is of {type(ids)}; it must be a tensor: torch.as_tensor({name})"
-                )
+                raise InvalidBatch(f"{name} is of {type(ids)}; {_as_tensor(name, ids)}")
         batch = cls(x, y, task, rows, key)
         batch.check()
         return batch
@@ -209,6 +207,14 @@ def _checked_inputs(x: object) -> Mapping[str, Tensor]:
             f"x is {told}; it must be a tensor, or a dict of one or more: torch.as_tensor(x)"
         )
     return x
+
+
+def _as_tensor(name: str, values: object) -> str:
+    """Say how values that are no tensor become one."""
+    # A row of names, in a list or an array, is none of numbers.
+    if isinstance(values, Iterable) and any(isinstance(value, str) for value in values):
+        return f"number them: torch.tensor([numbers[name] for name in {name}]), numbers a dict"
+    return f"it must be a tensor: torch.as_tensor({name})"
 
 
 def _weights(batch: Batch) -> Tensor:

@@ -17,6 +17,10 @@ _CLASSES = (
     "held-out rows are counted by right answers, so they want one class each: hold none out (no "
     "feedback, no tolerance)"
 )
+_NO_KEYS = (
+    "rows are held out by their keys: give each its id, Batch.of(..., key=ids), or hold none out "
+    "(no feedback, no tolerance)"
+)
 _SALT = 1  # not to be the choice of strategies that set rows aside for another purpose
 
 
@@ -27,7 +31,7 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
 
     Raises:
         InvalidBatch: rows have been appended already, whose places would change, or the targets
-            are no classes, or values of rows that are held out are not finite.
+            are no classes, or no row has a key, or values of rows that are held out are not finite.
 
     Example:
         >>> import torch
@@ -43,6 +47,8 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
             "list of strategies"
         )
     check_class_ids(batch.y, _CLASSES)
+    if bool((batch.key == -1).all()):
+        raise InvalidBatch(f"none of these {len(batch)} rows has a key; {_NO_KEYS}")
     out = (scattered(batch.key, _SALT) < share) & (batch.key != -1)
     if not 0 < int(out.sum()) < len(batch):
         return batch, None

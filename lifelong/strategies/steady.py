@@ -12,8 +12,14 @@ from torch import Tensor
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
 from lifelong.memory import Codec
+from lifelong.strategies.class_ids import check_class_ids
 from lifelong.strategies.der import DER
 from lifelong.strategies.er_ace import own_loss, uncounted
+
+_CLASSES = (
+    "Steady, and so the default learner, keeps classes apart; for other targets replay alone: "
+    'Learner(model, optimizer, [Replay("10MB")])'
+)
 
 
 class Steady(DER):
@@ -73,6 +79,7 @@ class Steady(DER):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append a draw; the losses of its rows and of the new ones are left to `penalty`."""
+        check_class_ids(batch.y, _CLASSES)
         self._weight = batch.weight
         return super().extend(learner, uncounted(batch))
 

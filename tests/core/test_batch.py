@@ -46,6 +46,8 @@ def test_a_mapping_of_inputs_is_copied_into_a_dict():
         ({}, torch.zeros(2), {}, r"x is a dict of \[\]"),
         ({"a": [1, 2]}, torch.zeros(2), {}, r"x is a dict of \['a'\]"),
         (torch.zeros(2), [0, 1], {}, r"y is of <class 'list'>.*torch.as_tensor\(y\)"),
+        (torch.zeros(2), ["cat", "dog"], {}, r"y is of <class 'list'>; number them: .* in y\]"),
+        (torch.zeros(2), torch.zeros(2), {"key": ["ann", "bob"]}, r"number them: .* in key\]"),
     ],
 )
 def test_what_is_no_batch_is_refused(x, y, parts, told):

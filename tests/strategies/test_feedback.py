@@ -68,11 +68,21 @@ def test_the_share_held_out_is_the_one_asked_for_and_depends_on_keys_alone(first
 
 def test_rows_without_a_key_and_lonely_rows_are_learned():
     feedback = Feedback(share=0.5)
-    batch = Batch.of(torch.rand(64, 3), torch.zeros(64).long())
-    assert feedback.withhold(batch) == (batch, None)
+    keys = torch.cat([torch.full((64,), -1), torch.arange(64)])
+    batch = Batch.of(torch.rand(128, 3), torch.zeros(128).long(), 0, keys)
+    rest, held = feedback.withhold(batch)
+    assert held is not None
+    assert -1 not in held.key
+    assert int((rest.key == -1).sum()) == 64
     for row in range(20):
         alone = keyed(1, row)
         assert feedback.withhold(alone)[0] is alone
+
+
+def test_a_batch_without_any_key_is_refused_as_none_of_it_could_be_held_out():
+    batch = Batch.of(torch.rand(64, 3), torch.zeros(64).long())
+    with pytest.raises(InvalidBatch, match=r"none of these 64 rows has a key; .* key=ids"):
+        Feedback(share=0.5).withhold(batch)
 
 
 def test_rows_are_not_taken_from_a_batch_that_others_have_extended():
