@@ -342,6 +342,18 @@ LOOSE: Sequence[Mapping[str, Any]] = (
     {"task_known": None, "increment": "task"},
 )
 """What may be relaxed where nothing fits, each to where it binds least."""
+RELAXED = {
+    "storage": "any storage",
+    "privacy": "rows that may be kept",
+    "compute": "more compute",
+    "place": "a server",
+    "boundaries": "ends of tasks that are told",
+    "pretrained": "a pretrained backbone",
+    "online": "several passes",
+    "task_known": "the task told at test time",
+    "increment": "tasks that are told apart",
+}
+"""Each of them, relaxed, in words."""
 
 
 def _way_out(constraints: Constraints) -> str:
@@ -368,7 +380,10 @@ def _bought(constraints: Constraints, changes: Sequence[Mapping[str, Any]]) -> l
         fitting = [_candidate(name, c) for name in kept if not may_not_fit(name, c)]
         if fitting and len(given_up) <= 2:
             first = _ranked(fitting, c)[0][0]
-            bought.setdefault(first.method, f"  without {' and '.join(given_up)}: {_said(first)}")
+            bought.setdefault(
+                first.method,
+                f"  with {' and '.join(map(RELAXED.__getitem__, given_up))}: {_said(first)}",
+            )
     return list(bought.values())
 
 

@@ -212,7 +212,11 @@ RECIPES: Mapping[str, Recipe] = {
         partial(EWC, decay=1.0), "weights", "2 P", "boundaries", "arXiv:1805.06370"
     ),
     "adaptive-ewc": Recipe(
-        _adaptive_ewc, "weights", "2 P, held-out rows", "boundaries", "arXiv:1612.00796, steered"
+        _adaptive_ewc,
+        "weights",
+        "2 P, held-out rows",
+        "boundaries, keys of rows",
+        "arXiv:1612.00796, steered",
     ),
     "si": Recipe(SI, "weights", "5 P", "boundaries", "arXiv:1703.04200"),
     "mas": Recipe(MAS, "weights", "2 P", "boundaries", "arXiv:1711.09601"),

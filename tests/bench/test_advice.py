@@ -226,7 +226,7 @@ def test_the_lines_of_python_run(method: str):
     learner.begin_task(TaskSpec(0, classes=(0, 1)))
     for _ in range(2):
         x = torch.randint(16, (8, 1, 8, 8), dtype=torch.uint8)
-        learner.observe(Batch.of(x, torch.randint(2, (8,)), 0))
+        learner.observe(Batch.of(x, torch.randint(2, (8,)), 0, key=torch.arange(8)))
 
 
 @pytest.mark.parametrize("method", ADVISED)
@@ -265,9 +265,9 @@ def test_nothing_left_says_what_to_relax_and_what_that_buys():
     with pytest.raises(NothingFits) as caught:
         advise(Constraints(storage=0))
     said = str(caught.value)
-    assert "without storage: " in said
+    assert "with any storage: " in said
     assert "% on Fashion-MNIST" in said
-    with pytest.raises(NothingFits, match="without privacy"):
+    with pytest.raises(NothingFits, match="with rows that may be kept"):
         advise(Constraints(boundaries=False, privacy="statistics"))
 
 
@@ -279,7 +279,7 @@ def test_what_is_not_known_to_fit_is_no_advice(sizes: dict[str, Any]):
     with pytest.raises(NothingFits) as caught:
         advise(Constraints(privacy="rows", **sizes))
     known, unknown = str(caught.value).rsplit("\n", 1)
-    assert "without storage: " in known
+    assert "with any storage: " in known
     assert unknown.startswith("whether these fit is not known: ")
     assert "gpm (bases)" in unknown
     assert "ranpac" not in unknown
@@ -299,7 +299,7 @@ def test_where_one_that_gives_way_does_not_help_two_are_named():
         advise(Constraints(storage=0, compute=1.0))
     head, *lines = str(caught.value).splitlines()
     assert head == "no method keeps to all constraints; if two give way:"
-    assert lines[0].startswith("  without storage and compute: Default, ")
+    assert lines[0].startswith("  with any storage and more compute: Default, ")
     assert all(line.count(" and ") >= 1 for line in lines)
 
 

@@ -60,8 +60,8 @@ def test_it_says_it_to_machines(capsys: pytest.CaptureFixture[str]):
         (2, ["--minutes", "10"], "with --measure SUITE, or leave it out"),
         (2, ["--seeds", "0,1", "--workers", "1"], "--seeds and --workers say how methods are"),
         (2, ["--candidates", "4", "--out", "x"], "--measure SUITE, or leave them out"),
-        (1, ["--storage", "0"], "without storage: "),
-        (1, ["--no-boundaries", "--privacy", "statistics"], "without privacy: "),
+        (1, ["--storage", "0"], "with any storage: "),
+        (1, ["--no-boundaries", "--privacy", "statistics"], "with rows that may be kept: "),
     ],
 )
 def test_wrong_use_is_refused_with_the_way_out(
