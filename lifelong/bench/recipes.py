@@ -215,7 +215,7 @@ RECIPES: Mapping[str, Recipe] = {
         _adaptive_ewc,
         "weights",
         "2 P, held-out rows",
-        "boundaries, keys of rows",
+        "boundaries, keys",
         "arXiv:1612.00796, steered",
     ),
     "si": Recipe(SI, "weights", "5 P", "boundaries", "arXiv:1703.04200"),

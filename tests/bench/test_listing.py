@@ -2,7 +2,7 @@ from lifelong.bench import listing
 from lifelong.bench.hybrids import HYBRIDS
 from lifelong.bench.recipes import RECIPES
 
-WORDS = {"nothing", "boundaries", "task ids", "all tasks at once"}
+WORDS = {"nothing", "boundaries", "task ids", "all tasks at once", "keys"}
 
 
 def test_every_strategy_stands_once_below_its_family_with_all_there_is_to_know():
