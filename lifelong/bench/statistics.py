@@ -222,8 +222,9 @@ def summary_table(results: Sequence[Result], *, title: str | None = None) -> Tab
         from rich.text import Text
     except ImportError as error:
         raise MissingExtra("rich", "bench", error) from error
-    table = Table(title=None if title is None else Text(title), box=SIMPLE_HEAD)
-    table.add_column("strategy", no_wrap=True)
+    heading = None if title is None else Text(title)
+    table = Table(title=heading, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("strategy", overflow="fold")  # where there is no room; figures stay whole
     for name in ("accuracy, %", "forgetting", "seconds", f"{TIMES} time", "kept"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in sorted(summary(results), key=_descending_accuracy):

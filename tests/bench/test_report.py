@@ -213,6 +213,27 @@ def test_the_terminal_table_has_a_row_for_each_strategy(results: list[dict[str, 
     assert "…" not in text
 
 
+def test_figures_of_a_few_seeds_that_differ_stay_whole_on_80_columns() -> None:
+    from rich.console import Console
+
+    runs = [
+        result("anchored-replay", seed, seconds=123.4 * (1 + seed), memory_bytes=123_456_789)
+        | {
+            "accuracy": [[0.5 + seed / 10] * 3],
+            "average_accuracy": 0.5 + seed / 10,
+            "forgetting": 0.1,
+        }
+        for seed in range(3)
+    ]
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    with console.file:
+        console.print(summary_table(runs))
+    text = console.export_text()
+    assert "246.8 ± 306.5" in text
+    assert "123 MB" in text
+    assert "…" not in text
+
+
 def test_results_round_trip(results: list[dict[str, Any]], tmp_path: Path) -> None:
     path = write_results(results, tmp_path / "deep" / "results.json")
     assert read_results(path) == results
