@@ -50,6 +50,23 @@ def check_parts(model: Any, optimizer: Any, loss: Any, seed: Any) -> None:
         raise ValueError(f"seed is {seed!r}; give an integer") from None
 
 
+def check_settings(precision: Any, accumulate: Any, clip: Any) -> None:
+    """Raise `ValueError` unless a learner can step so.
+
+    Example:
+        >>> check_settings("fp32", 0, None)
+        Traceback (most recent call last):
+        ...
+        ValueError: accumulate is 0; it must be 1 or more
+    """
+    if precision not in ("fp32", "bf16", "fp16"):
+        raise ValueError(f"precision {precision!r}; choose fp32, bf16 or fp16")
+    if not isinstance(accumulate, int) or accumulate < 1:
+        raise ValueError(f"accumulate is {accumulate!r}; it must be 1 or more")
+    if clip is not None and not (isinstance(clip, Real) and float(clip) > 0):
+        raise ValueError(f"clip is {clip!r}; it must be positive, or None")
+
+
 def check_still(
     strategies: list[Strategy], precision: str, accumulate: int, clip: Any, scheduler: Any
 ) -> None:

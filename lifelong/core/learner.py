@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lifelong.core import checkpoint, growth, restore
 from lifelong.core.arguments import (
     check_parts,
+    check_settings,
     check_still,
     check_taught,
     device_of,
@@ -107,12 +108,7 @@ class Learner:
         check_parts(model, optimizer, loss, seed)
         listed = strategies_of(strategies)
         check_taught(model, listed)
-        if precision != "fp32" and precision not in _AUTOCAST:
-            raise ValueError(f"precision {precision!r}; choose fp32, bf16 or fp16")
-        if accumulate < 1:
-            raise ValueError(f"accumulate is {accumulate}; it must be 1 or more")
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip is {clip}; it must be positive, or None")
+        check_settings(precision, accumulate, clip)
         growth.check_optimizer(model, optimizer)
         if optimizer is None:
             check_still(listed, precision, accumulate, clip, scheduler)

@@ -479,9 +479,11 @@ def test_what_is_forgotten_is_held_nowhere():
         ({"precision": "fp8"}, "precision 'fp8'; choose fp32, bf16 or fp16"),
         ({"accumulate": 0}, "accumulate is 0; it must be 1 or more"),
         ({"accumulate": -2}, "accumulate is -2"),
+        ({"accumulate": "4"}, "accumulate is '4'; it must be 1 or more"),
         ({"clip": 0}, "clip is 0; it must be positive, or None"),
         ({"clip": -1.0}, "clip is -1.0"),
         ({"clip": float("nan")}, "clip is nan"),
+        ({"clip": "1.0"}, "clip is '1.0'"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_anything_is_tied(settings, told):
