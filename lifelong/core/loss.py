@@ -31,6 +31,8 @@ RowLoss: TypeAlias = Callable[[Any, Batch], Tensor]
 
 _NUMPY = (torch.float32, torch.float64, torch.float16)
 """Element types of weights that numpy has, too."""
+UNLABELLED = -100
+"""The label of a position that has none, such as a padded token's, as torch has it."""
 _NO_LABEL = -(2**62) - 1
 """Torch ignores rows of one label, -100 unless told: this one comes from no conversion."""
 
@@ -39,14 +41,14 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
     """Negative log-likelihood of the label under the softmax of the outputs, for each row.
 
     loss_n = -log softmax(output_n)[y_n], averaged over positions where outputs have more than
-    two dimensions.
+    two dimensions. Positions labelled -100, such as padded tokens, do not count.
 
     Args:
         output: (rows, classes) or (rows, classes, ...) logits; computed in float32.
         batch: with int64 labels y of shape (rows,) or (rows, ...).
 
     Returns:
-        (rows,) losses.
+        (rows,) losses; 0 for a row in which no position counts.
 
     Raises:
         ValueError: the output is no tensor.
@@ -63,9 +65,16 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
         inside = (y >= 0) & (y < output.shape[1])
         rows = F.cross_entropy(output.float(), torch.where(inside, y, 0), reduction="none")
         rows = torch.where(inside, rows, torch.nan)
+        if rows.ndim > 1:
+            rows = torch.where(y == UNLABELLED, 0.0, rows)
     else:
         rows = _entropy(output, batch, "none")
-    return rows if rows.ndim == 1 else rows.flatten(1).mean(1)
+    return rows if rows.ndim == 1 else _over_positions(rows, y != UNLABELLED)
+
+
+def _over_positions(losses: Tensor, count: Tensor) -> Tensor:
+    """Average the losses of each row's positions over those that count; others are 0."""
+    return losses.flatten(1).sum(1) / count.flatten(1).sum(1).clamp(min=1)
 
 
 def _entropy(output: Tensor, batch: Batch, reduction: str, rows: int | None = None) -> Tensor:
@@ -76,8 +85,9 @@ def _entropy(output: Tensor, batch: Batch, reduction: str, rows: int | None = No
     y = batch.y if rows is None else batch.y[:rows]
     if y.dtype != torch.int64:
         check_labels(output, y)
+    ignored = UNLABELLED if y.ndim > 1 else _NO_LABEL
     try:
-        return F.cross_entropy(output.float(), y, reduction=reduction, ignore_index=_NO_LABEL)
+        return F.cross_entropy(output.float(), y, reduction=reduction, ignore_index=ignored)
     except (IndexError, RuntimeError):
         _check_labels(output, batch)
         raise
@@ -132,8 +142,10 @@ lifelong.nets.Logits(model, output="logits"), or give a loss(output, batch) of y
     return output
 
 
-def check_labels(output: Tensor, y: Tensor) -> None:
+def check_labels(output: Tensor, y: Tensor, unlabelled: int = UNLABELLED) -> None:
     """Raise `LabelOutsideHead` unless every label names one of the outputs.
+
+    Where a row has several positions, those labelled `unlabelled` have none.
 
     Example:
         >>> check_labels(torch.zeros(2, 4), torch.tensor([0, 4]))
@@ -146,14 +158,22 @@ def check_labels(output: Tensor, y: Tensor) -> None:
         raise InvalidBatch(f"class labels must be int64, received {y.dtype}; convert with y.long()")
     if y.shape[1:] != output.shape[2:]:
         told = "y.argmax(1)" if y.shape == output.shape else "y.squeeze(1)"
+        way_out = f"give one id a row: {told}"
+        if output.ndim > 2 and y.shape == output.shape[:-1]:
+            way_out = "let the model give (rows, classes, length): output.movedim(-1, 1)"
         raise InvalidBatch(
             f"class labels have shape {tuple(y.shape)} for outputs of shape {tuple(output.shape)}; "
-            f"give one id a row: {told}"
+            f"{way_out}"
         )
+    if y.ndim > 1:
+        y = y[y != unlabelled]
+        if not len(y):
+            return
     low, high = (int(end) for end in torch.aminmax(y))
     if low < 0:
         raise LabelOutsideHead(
-            f"labels span {low} to {high}, and class ids begin at 0; leave out rows without a label"
+            f"labels span {low} to {high}, and class ids begin at 0; leave out rows without a "
+            "label (positions without one, such as padded tokens, are labelled -100)"
         )
     if high >= output.shape[1]:
         told = f"labels span {low} to {high}" if low < high else f"all labels are {low}"
@@ -164,13 +184,13 @@ def check_labels(output: Tensor, y: Tensor) -> None:
         )
 
 
-def _check_labels(output: Tensor, batch: Batch) -> None:
+def _check_labels(output: Tensor, batch: Batch, unlabelled: int = UNLABELLED) -> None:
     """Check all labels; where new rows are at fault, speak of those alone, which were given."""
     try:
-        check_labels(output, batch.y)
+        check_labels(output, batch.y, unlabelled)
     except LabelOutsideHead:
         if batch.new:
-            check_labels(output, batch.y[: batch.new])
+            check_labels(output, batch.y[: batch.new], unlabelled)
         raise
 
 
@@ -181,7 +201,8 @@ def row_loss(loss: Callable[..., Tensor]) -> RowLoss:
     modules or functions of (output, y), are asked for their rows (`reduction="none"`), of which
     the learner takes the mean; any other callable gets (output, batch.y). A row of several values
     is their mean, or with reduction="batchmean" their sum. With class weights, the mean is over
-    rows, not over the sum of the weights as in torch.
+    rows, not over the sum of the weights as in torch; positions of a loss's ignore_index do not
+    count.
 
     Raises:
         ValueError: a loss with reduction="sum", whose gradient would grow with the batch.
@@ -252,8 +273,9 @@ def _as_given(loss: Callable[..., Tensor], signature: Callable[..., Tensor]) -> 
 def _torch_rows(loss: Callable[..., Tensor], whole: bool, output: Tensor, batch: Batch) -> Tensor:
     output = checked_output(output)
     classes = isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) and batch.y.dtype == torch.int64
+    unlabelled = loss.ignore_index if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) else 0
     if classes and not batch.y.is_cuda:  # to look there would stall it at every step
-        _check_labels(output, batch)
+        _check_labels(output, batch, unlabelled)
     if batch.y.is_floating_point() and batch.y.shape != output.shape:
         raise InvalidBatch(
             f"outputs have shape {tuple(output.shape)} and targets {tuple(batch.y.shape)}; torch "
@@ -262,6 +284,8 @@ def _torch_rows(loss: Callable[..., Tensor], whole: bool, output: Tensor, batch:
     rows = loss(output.float(), batch.y)
     if rows.ndim < 2:
         return rows
+    if classes:
+        return _over_positions(rows, batch.y != unlabelled)
     return rows.flatten(1).sum(1) if whole else rows.flatten(1).mean(1)
 
 

@@ -45,6 +45,35 @@ def test_a_sequence_has_the_mean_of_its_positions(chance):
     assert torch.equal(row_loss(nn.CrossEntropyLoss())(output, batch(y)), expected)
 
 
+@pytest.mark.parametrize("loss", [cross_entropy, nn.CrossEntropyLoss(), nn.NLLLoss()])
+def test_positions_without_a_label_do_not_count(loss, chance):
+    output = torch.randn(3, 5, 4, generator=chance).log_softmax(1)
+    y = torch.randint(5, (3, 4), generator=chance)
+    y[0, 2:] = -100
+    y[2] = -100
+    rows = row_loss(loss)(output, batch(y))
+    expected = [F.nll_loss(output[:1, :, :2], y[:1, :2]), F.nll_loss(output[1:2], y[1:2])]
+    torch.testing.assert_close(rows, torch.stack([*expected, torch.tensor(0.0)]))
+
+
+def test_a_loss_says_itself_which_positions_do_not_count(chance):
+    output = torch.randn(2, 5, 4, generator=chance)
+    y = torch.tensor([[3, 1, 0, 0], [2, 0, 0, 0]])
+    rows = row_loss(nn.CrossEntropyLoss(ignore_index=0))(output, batch(y))
+    expected = [
+        F.cross_entropy(output[:1, :, :2], y[:1, :2]),
+        F.cross_entropy(output[1:, :, 0], y[1:, 0]),
+    ]
+    torch.testing.assert_close(rows, torch.stack(expected))
+    with pytest.raises(LabelOutsideHead, match="span -100 to 3"):
+        row_loss(nn.CrossEntropyLoss(ignore_index=0))(output, batch(y.where(y != 1, -100)))
+
+
+def test_outputs_that_have_their_classes_last_are_told_to_move_them():
+    with pytest.raises(InvalidBatch, match=r"\(rows, classes, length\): output.movedim\(-1, 1\)"):
+        check_labels(torch.zeros(2, 6, 9), torch.zeros(2, 6).long())
+
+
 def test_half_precision_is_widened():
     output = torch.tensor([[300.0, 0.0]], dtype=torch.float16)
     rows = cross_entropy(output * 200, batch(torch.tensor([1])))
