@@ -44,7 +44,7 @@ class Analytic(Strategy):
 
     Raises:
         ValueError: from `extend`, when the model's head is no `AnalyticHead`, or is to be trained
-            through and has no `logits`.
+            through and has no `logits`, or what is before it would learn without `warm`.
         InvalidBatch: labels are no classes.
 
     Example:
@@ -66,6 +66,7 @@ class Analytic(Strategy):
         self.frozen = not warm
         """Whether features are what they will always be."""
         self._seen = Glimpse()
+        self._looked = 0
 
     def acts(self, moment: str) -> bool:
         """Only a backbone that learns at first has gradients to drop, and a task to consolidate."""
@@ -83,6 +84,9 @@ class Analytic(Strategy):
                 f"{type(head).__name__} has nothing to train through; give it a head for that: "
                 f"logits=GrowingHead({head.features}), or leave out warm"
             )
+        if not self.warm and self._looked != len(learner.parameters):
+            _check_frozen(learner, head)
+            self._looked = len(learner.parameters)
         if self.frozen:
             free = {id(module) for module in (learner.model, *head.modules())}
             for module in learner.model.modules():
@@ -174,6 +178,20 @@ def _features(learner: Learner, batch: Batch) -> Tensor:
         _head_of(learner).train()  # its outputs are not asked for, and not solved for each batch
         learner.output(batch)
     return tap.features
+
+
+def _check_frozen(learner: Learner, head: AnalyticHead) -> None:
+    """Raise `ValueError` if something before the head learns, as features would not stay."""
+    own = {id(parameter) for parameter in head.parameters()}
+    before = [name for name, p in learner.parameters.items() if id(p) not in own]
+    if before:
+        told = ", ".join(before[:3]) + (", ..." if len(before) > 3 else "")
+        raise ValueError(
+            f"{told} would learn, and the features of rows that are in the sums would not stay; "
+            "freeze what is before the head (model.backbone.requires_grad_(False)) and make the "
+            "learner again, without an optimizer: Learner(model, None, [Analytic()]); or let it "
+            "learn in the first task: Analytic(warm=True)"
+        )
 
 
 def _head_of(learner: Learner) -> AnalyticHead:

@@ -242,3 +242,16 @@ def test_wrong_use_is_told():
     with pytest.raises(InvalidBatch, match="x holds NaN or infinity in 1 of 2 rows"):
         learner.observe(Batch.of(bad, torch.tensor([0, 1])))
     assert not learner.model.head.counts.any()
+
+
+@pytest.mark.parametrize("logits", [None, 5])
+def test_what_is_before_the_head_must_not_learn(logits):
+    head = LDAHead(5, classes=4, logits=None if logits is None else GrowingHead(logits))
+    net = Classifier(MLP(3, hidden=(5,)), head)
+    before = copy.deepcopy(net.state_dict())
+    optimizer = SGD(net.parameters(), lr=0.1, weight_decay=0.1)
+    learner = Learner(net, optimizer, [Analytic()])
+    with pytest.raises(ValueError, match=r"backbone.layers.0.weight.* would learn.*warm=True"):
+        learner.observe(batches_of(1)[0])
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert learner.steps == 0
