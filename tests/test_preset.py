@@ -173,3 +173,10 @@ def end_of(strategy):
 def test_on_digits_it_is_above_plain_replay_of_as_many_bytes():
     assert Replay("12KB").capacity == "12000B"
     assert end_of("default") > end_of("replay")
+
+
+def test_a_memory_beyond_the_machine_is_refused_before_the_step():
+    learner = default_learner(nn.Linear(20, 6), memory="1000000GB")
+    with pytest.raises(BudgetTooSmall, match="no room here for"):
+        learner.observe(Batch.of(torch.randn(6, 20), torch.arange(6)))
+    assert learner.steps == 0

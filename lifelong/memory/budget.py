@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import SupportsIndex
 
+import torch
 from torch import Tensor
 
 from lifelong.core.errors import BudgetTooSmall
@@ -79,6 +80,19 @@ def room_for(capacity: int, size: int = 8) -> Iterator[None]:
             f"there is no room here for {capacity} rows of {size} bytes "
             f"({capacity * size / 1e9:.3g} GB); give a lower capacity, or one in bytes ('10MB')"
         ) from error
+
+
+def look_for_room(capacity: int, size: int) -> None:
+    """Ask the system for so many rows at once, and give them back untouched.
+
+    Raises:
+        BudgetTooSmall: it has not so much room.
+
+    Example:
+        >>> look_for_room(10, 80)
+    """
+    with room_for(capacity, size):
+        torch.empty(capacity * (size + 8), dtype=torch.uint8)  # 8 for what is noted of each
 
 
 def row_bytes(columns: Mapping[str, Tensor]) -> int:

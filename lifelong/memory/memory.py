@@ -14,7 +14,14 @@ from torch import Tensor
 
 from lifelong.core.arguments import keys_of, named_device
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, StateMismatch
-from lifelong.memory.budget import bytes_of, room_for, row_bytes, rows_within, whole
+from lifelong.memory.budget import (
+    bytes_of,
+    look_for_room,
+    room_for,
+    row_bytes,
+    rows_within,
+    whole,
+)
 from lifelong.memory.codecs import Codec
 from lifelong.memory.encoded import Encoded, codecs_for, encoded, like_of, stored_as, told
 from lifelong.memory.policies import policy_of
@@ -132,7 +139,8 @@ class Memory:
             InvalidBatch: a column is unknown, or of another type or shape than the rows held, or
                 has values that cannot be stored in the way asked for.
             BudgetTooSmall: the bytes given do not hold a row a group, or there are more groups than
-                rows for the ring or balanced policy to share among them.
+                rows for the ring or balanced policy to share among them, or the machine has no
+                room for so many.
 
         Example:
             >>> memory = Memory(3)
@@ -146,14 +154,17 @@ class Memory:
         elif self.codec is not None:
             for name, codec in codecs_for(columns, self.codec).items():
                 codec.check(columns[name])
+        stored, rows = {**own} or self._encoded(columns), self.capacity
         if self.budget is not None and (not own or wider or groups > self.capacity):
-            stored = {**own, wider: columns[wider]} if own and wider else own
-            stored = stored or self._encoded(columns)
+            if own and wider:
+                stored[wider] = columns[wider]
             if not own and group is not None and group.numel() > self.budget // row_bytes(stored):
                 groups = max(groups, _count(group))  # else, a GPU need not be waited for
-            rows_within(self.budget, stored, groups)
+            rows = rows_within(self.budget, stored, groups)
         if self.budget is None or own:
             self._check_shared(groups, group)
+        if not own and self.path is None and self.device.type == "cpu":
+            look_for_room(rows, row_bytes(stored))
 
     def add(
         self, columns: Mapping[str, Tensor], group: Tensor | None, generator: torch.Generator
@@ -489,9 +500,10 @@ class Memory:
             return Encoded(self.capacity, stored, codecs, given, device=self.device, path=path)
 
     def _resize(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.policy = policy_of(self.policy.name, capacity)
-        self._scratch = np.empty(capacity, dtype=np.int32)
+        with room_for(capacity):
+            policy = policy_of(self.policy.name, capacity)
+            self._scratch = np.empty(capacity, dtype=np.int32)
+        self.capacity, self.policy = capacity, policy
 
     def _resize_for(self, state: Mapping[str, Any]) -> None:
         """Count the rows that the bytes given hold of a state's; be made for as many."""

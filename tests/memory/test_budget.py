@@ -260,3 +260,9 @@ def marked(
     logits = key[:, None].float().expand(-1, width)
     x = key[:, None] * torch.ones(6)
     return {"x": x, "mark": key.to(torch.int32), "key": key, "logits": logits}, key % groups
+
+
+@pytest.mark.parametrize("capacity", ["1000000GB", 10**12])
+def test_what_the_machine_has_no_room_for_is_found_before_rows_are_added(capacity):
+    with pytest.raises(BudgetTooSmall, match="no room here for"):
+        Memory(capacity).check({"x": torch.zeros(2, 1000), "y": torch.zeros(2).long()})
