@@ -201,6 +201,28 @@ list or an int64 tensor
     return given.to(torch.int64).flatten()
 
 
+def names_of(keys: Any) -> Tensor:
+    """Give the ids of rows as `keys_of` does, if each names one.
+
+    Raises:
+        ValueError: as `keys_of`, or -1 is among them.
+
+    Example:
+        >>> names_of([3, -1])
+        Traceback (most recent call last):
+        ...
+        ValueError: -1 is among the keys, which rows have that were given none: by it none can be \
+told from another; give rows ids, Batch.of(..., key=ids), before they are learned from
+    """
+    given = keys_of(keys)
+    if bool((given == -1).any()):
+        raise ValueError(
+            "-1 is among the keys, which rows have that were given none: by it none can be told "
+            "from another; give rows ids, Batch.of(..., key=ids), before they are learned from"
+        )
+    return given
+
+
 def no_batch(received: Any) -> InvalidBatch:
     """Say that something is no batch, as the error to raise.
 

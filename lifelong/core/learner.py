@@ -22,7 +22,7 @@ from lifelong.core.arguments import (
     check_taught,
     device_of,
     extended_by,
-    keys_of,
+    names_of,
     no_batch,
     no_task,
     scalar_of,
@@ -359,11 +359,11 @@ class Learner:
         from a log without them. Heads that are computed can be rid of it: see `Analytic`.
 
         Raises:
-            ValueError: the ids are no integers; nothing is dropped.
+            ValueError: the ids are no integers, or -1; nothing is dropped.
             LifelongError: what rows have taught cannot be taken back, as where a head was changed
                 behind its strategy's back; they are dropped all the same, everywhere.
         """
-        keys = keys_of(keys)
+        keys = names_of(keys)
         failed: LifelongError | None = None
         for strategy in self.strategies:
             try:

@@ -47,6 +47,15 @@ def test_only_integers_name_rows(keys, told):
     assert sorted(taught.strategies[0].memory.all()["key"].tolist()) == [*range(100, 108)]
 
 
+def test_rows_that_were_given_no_key_cannot_be_named():
+    taught = learner(strategies=[Replay(50)])
+    batch = batches(1)[0]
+    taught.observe(Batch.of(batch.x, batch.y, key=torch.arange(100, 108)))
+    with pytest.raises(ValueError, match="-1 is among the keys, .* given none.*key=ids"):
+        taught.forget([101, -1])
+    assert len(taught.strategies[0].memory) == 8
+
+
 @pytest.mark.parametrize(
     "keys",
     [[3, 4], (3, 4), range(3, 5), np.array([3, 4]), torch.tensor([3, 4], dtype=torch.int32)],
