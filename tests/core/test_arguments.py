@@ -51,7 +51,7 @@ def test_rows_that_were_given_no_key_cannot_be_named():
     taught = learner(strategies=[Replay(50)])
     batch = batches(1)[0]
     taught.observe(Batch.of(batch.x, batch.y, key=torch.arange(100, 108)))
-    with pytest.raises(ValueError, match="-1 is among the keys, .* given none.*key=ids"):
+    with pytest.raises(ValueError, match=r"-1 is among the keys, .* given none.*key=ids"):
         taught.forget([101, -1])
     assert len(taught.strategies[0].memory) == 8
 
