@@ -15,6 +15,7 @@ from lifelong.core.learner import Learner
 from lifelong.core.strategy import State, Strategy
 from lifelong.memory import Memory
 from lifelong.strategies.class_ids import check_class_ids
+from lifelong.strategies.span import spanned
 
 _DEPENDS = 1e-4
 """The share of a gradient outside the span of others below which it adds no direction."""
@@ -30,8 +31,10 @@ class OGD(Strategy):
     The authors keep 200 directions of every task; here the tasks share what is kept, so that
     memory is bounded: `directions` times the number of weights. When a task ends, each task before
     gives up directions at random. Gradients are orthogonalised twice against those kept, and with
-    each other by QR; those that add nothing are left out. The gradient is orthogonal; momentum,
-    Adam and weight decay may step elsewhere.
+    each other by QR; those that add nothing are left out. Where some parameters have no gradient,
+    as they are frozen or another task's, the others' is made orthogonal to the directions' parts
+    for them, by least squares. The gradient is orthogonal; momentum, Adam and weight decay may
+    step elsewhere.
 
     A gradient of one row gives the row away, so directions are personal data as rows are. The
     directions of a task are mixtures of its rows' gradients, made orthogonal to those of the tasks
@@ -66,6 +69,7 @@ class OGD(Strategy):
         """The ids of the rows that directions are, or once were, of."""
         self.origin = torch.zeros(0, dtype=torch.int64)
         """The number of the task that each of these rows is of."""
+        self._cut: tuple[Tensor, list[str], list[Tensor]] | None = None
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
         """Add nothing; look at what the end of the task will need, before anything is learned."""
@@ -83,7 +87,7 @@ class OGD(Strategy):
         }
         if not len(self.basis) or not learned:
             return
-        parts = [self.basis[:, slice(*self.spans[name])] for name in learned]
+        parts = self._parts(list(learned))
         along = torch.stack(
             [part @ g.flatten().to(part) for part, g in zip(parts, learned.values(), strict=True)]
         ).sum(0)
@@ -101,6 +105,7 @@ class OGD(Strategy):
         rows = batch_of_columns(sample.all()).to(learner.device)
         weight = torch.ones(len(rows), 1, device=learner.device)
         found = group_gradients(learner.model, rows, weight, _label_output, learner.parameters)
+        self._cut = None
         self._widen(learner)
         self._thin(share)
         # What has been frozen since it got its place has no gradient any more.
@@ -119,6 +124,7 @@ class OGD(Strategy):
         """Drop the directions of the first task that has one of these rows, and of all after it."""
         erased = self.origin[torch.isin(self.keys, keys.to(self.keys.device))]
         if len(erased):
+            self._cut = None  # what it is made of gives rows away, too
             first = erased.min()
             kept, left = self.owner < first, self.origin < first
             self.basis, self.owner = self.basis[kept], self.owner[kept]
@@ -144,6 +150,21 @@ class OGD(Strategy):
                     "rows; the state is damaged"
                 )
         super().load_state_dict(state)
+        self._cut = None
+
+    def _parts(self, names: list[str]) -> list[Tensor]:
+        """Cut an orthonormal basis of what the directions are for some of the parameters.
+
+        It is worked out once for each set of names, and anew when the basis is another: that is
+        replaced, never changed in place.
+        """
+        if self._cut is not None and self._cut[0] is self.basis and self._cut[1] == names:
+            return self._cut[2]
+        parts = [self.basis[:, slice(*self.spans[name])] for name in names]
+        if len(names) < len(self.spans):
+            parts = spanned(parts)
+            self._cut = self.basis, names, parts
+        return parts
 
     def _widen(self, learner: Learner) -> None:
         """Give parameters that have come since a place; old outputs do not depend on them."""

@@ -18,8 +18,9 @@ from strategy_models import (
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from lifelong import OGD, Batch, Learner
+from lifelong import OGD, Batch, Learner, TaskSpec
 from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.nets import MLP, TaskClassifier, TaskHeads
 from lifelong.strategies.ogd import orthonormal
 
 CLASSES = ((0, 1), (2, 3), (0, 3), (1, 2))
@@ -76,6 +77,55 @@ def test_a_small_step_leaves_old_answers_as_they_are():
         learn(learner, 1, batches_of(3, classes=(2, 3), task=1))
         moved.append((learner.predict(x).gather(1, y[:, None]) - before).abs().mean())
     assert moved[0] < 0.05 * moved[1]
+
+
+def task_heads():
+    return TaskClassifier(MLP(3, hidden=(8,)), TaskHeads(8))
+
+
+def expect_orthogonal_to_what_is_left(ogd, gradients):
+    own, cut = flat(gradients, ogd.spans), torch.zeros_like(ogd.basis)
+    for name in gradients.keys() & ogd.spans.keys():
+        cut[:, slice(*ogd.spans[name])] = ogd.basis[:, slice(*ogd.spans[name])]
+    assert own.norm() > 1e-3
+    assert ((cut @ own).abs() <= 1e-5 * own.norm() * cut.norm(dim=1).clamp(min=1e-6)).all()
+
+
+def test_old_answers_stay_where_the_old_tasks_outputs_are_frozen():
+    moved = []
+    for ogd in ([OGD(50)], []):
+        learner = learner_of([*ogd, seen := Capture()], task_heads, lr=1e-3)
+        old = batches_of(1, 4, classes=(0, 1))[0]
+        learn(learner, 0, [old], (0, 1))
+        learner.begin_task(TaskSpec(1, (2, 3)))
+        before = learner.predict(old.x, 0).gather(1, old.y[:, None])
+        learner.observe(batches_of(1, 4, classes=(2, 3), task=1)[0])
+        after = learner.predict(old.x, 0).gather(1, old.y[:, None])
+        moved.append(float((after - before).abs().max()))
+        if ogd:
+            assert len(ogd[0].basis) == 4
+            expect_orthogonal_to_what_is_left(ogd[0], seen.gradients[-1])
+    assert moved[0] < 1e-6
+    assert moved[1] > 1e-5
+
+
+def test_whatever_has_a_gradient_it_is_orthogonal_to_what_is_left_of_the_directions():
+    learner = learner_of([ogd := OGD(30), seen := Capture()], task_heads)
+    for task, classes in enumerate(CLASSES[:3]):
+        learn(learner, task, batches_of(4, classes=classes, task=task), classes)
+        if task:
+            learner.observe(batches_of(1, classes=classes, task=task)[0])
+            expect_orthogonal_to_what_is_left(ogd, seen.gradients[-1])
+    first, *others = learner.model.backbone.parameters()
+    for frozen in ([first], others):
+        for parameter in learner.model.backbone.parameters():
+            parameter.requires_grad_(all(parameter is not f for f in frozen))
+        learner.grown()
+        learner.observe(batches_of(1, 20, classes=CLASSES[2], task=2)[0])
+        assert len(seen.gradients[-1]) < len(ogd.spans)
+        expect_orthogonal_to_what_is_left(ogd, seen.gradients[-1])
+    learner.forget(batches_of(1, classes=CLASSES[0])[0].key[:1])
+    assert ogd._cut is None  # no copy of the directions outlives them
 
 
 def test_tasks_share_the_directions():
