@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import ClassVar
@@ -17,6 +17,7 @@ from lifelong.core.learner import Learner
 from lifelong.core.strategy import State, Strategy
 from lifelong.core.undisturbed import undisturbed
 from lifelong.strategies.sample import checked_rows, sampled
+from lifelong.strategies.span import spanned
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -36,6 +37,9 @@ class GPM(Strategy):
     no such layer (norms, embeddings) is held still after the first consolidation, as the
     authors do; so is a layer that no row has passed, or whose module is not called as one. Layers
     that come later, such as the outputs of a new task, are free until the next consolidation.
+    A weight that several layers share is bound by the inputs of all of them; held still are their
+    biases, unless they share one, too, and a weight that an embedding shares. A bias that learns
+    only later is held, as its input was 1 for all past rows.
 
     Args:
         threshold: what share of the inputs' square norm is held, above 0 to 1 (where a direction
@@ -44,7 +48,7 @@ class GPM(Strategy):
         rows: look at so many rows of a task, drawn at random; None for all.
 
     Attributes:
-        basis: by a layer's name, M: (inputs, directions).
+        basis: by a layer's name, M: (inputs, directions), with a last row for a bias that learned.
 
     Raises:
         ValueError: a threshold or rise out of range, or fewer than one batch.
@@ -72,6 +76,7 @@ class GPM(Strategy):
         """Names of the parameters that are held as they are."""
         self.tasks = 0
         self._before: tuple[int, dict[str, Tensor]] | None = None
+        self._cut: dict[str, Tensor] = {}
 
     @property
     def full(self) -> list[str]:
@@ -84,15 +89,16 @@ class GPM(Strategy):
         self._before = None
         if not self.basis:
             return
-        learned = {n: p for n, p in learner.parameters.items() if p.grad is not None}
-        fixed = {*self.still, *(name for layer in self.full for name in _own(layer))}
-        if not learned.keys() - fixed:
+        learned = {n: p.grad for n, p in learner.parameters.items() if p.grad is not None}
+        spaces = self._spaces(learned)
+        filled = {n for names, basis in spaces if basis.shape[1] >= len(basis) for n in names}
+        if not learned.keys() - filled - {*self.still}:
             raise NothingLeftToLearn(
-                f"the inputs of {self.tasks} tasks fill every layer ({', '.join(self.full)}), so "
-                "nothing can change any more; take a lower threshold than "
-                f"{self.threshold}, wider layers, or a new model"
+                f"the inputs of {self.tasks} tasks fill every layer "
+                f"({', '.join(self.full or self.basis)}), so nothing can change any more; take a "
+                f"lower threshold than {self.threshold}, wider layers, or a new model"
             )
-        self._bound({n: p.grad for n, p in learned.items() if p.grad is not None})
+        self._bound(learned)
         # All of them: an optimizer with momentum also moves what has no gradient now.
         self._before = learner.steps, {n: p.clone() for n, p in learner.parameters.items()}
 
@@ -107,17 +113,22 @@ class GPM(Strategy):
         self._correct(learner)  # a step that was taken between batches
         share = min(1.0, self.threshold + self.rise * self.tasks)
         squares = input_squares(learner, sampled(data, self.rows, self.generator))
-        for name, square in squares.items():
-            held = self.basis.get(name)
+        for name, module, _ in _layers(learner):
+            if module not in squares:
+                continue
+            square, held = squares[module], self.basis.get(name)
+            if held is not None and len(held) != len(square):  # its bias learns now, or no more
+                held = _cut(held, len(square)) if len(held) > len(square) else _padded(held)
             self.basis[name] = extended_basis(square, held, share)
-        based = {name for layer in self.basis for name in _own(layer)}
+        self._cut = {}
+        based = {name for names, _ in self._spaces(learner.parameters) for name in names}
         self.still = [name for name in learner.parameters if name not in based]
         self.tasks += 1
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state; the weights before a step that failed are no part of it."""
         super().load_state_dict(state)
-        self._before = None
+        self._before, self._cut = None, {}
 
     @torch.no_grad()
     def _correct(self, learner: Learner) -> None:
@@ -134,18 +145,40 @@ class GPM(Strategy):
         for name in self.still:
             if name in changes:
                 changes[name].zero_()
-        for layer, basis in self.basis.items():
-            weight, bias = (changes.get(name) for name in _own(layer))
-            if weight is None:
-                continue
-            flat = weight.flatten(1)  # (outputs, inputs)
-            if bias is not None:
-                flat = torch.cat((flat, bias[:, None]), 1)
-            basis = basis.to(flat.dtype)
+        for names, basis in self._spaces(changes):
+            parts = [changes[name] for name in names]
+            flat = torch.cat([part.reshape(len(part), -1) for part in parts], 1)
+            basis = basis.to(flat.dtype)  # flat: (outputs, inputs)
             flat = flat - (flat @ basis) @ basis.T
-            if bias is not None:
-                bias.copy_(flat[:, -1])
-            weight.copy_(flat[:, : weight[0].numel()].view_as(weight))
+            at = 0
+            for part in parts:
+                before, at = at, at + part[0].numel()
+                part.copy_(flat[:, before:at].view_as(part))
+
+    def _spaces(self, changes: Mapping[str, Tensor]) -> Iterator[tuple[list[str], Tensor]]:
+        """Name which of these are bound together, and give the basis that they are bound by."""
+        for layer, basis in self.basis.items():
+            weight, bias = _own(layer)
+            inputs = changes[weight][0].numel() if weight in changes else 0
+            together = bias in changes and len(basis) > inputs > 0
+            if bias in changes and not together:  # its input was 1 for all past rows
+                yield [bias], basis.new_ones(1, 1)
+            if inputs and len(basis) > inputs and not together:
+                if layer not in self._cut:
+                    self._cut[layer] = _cut(basis, inputs)
+                basis = self._cut[layer]
+            if inputs:
+                yield [weight, bias] if together else [weight], basis
+
+
+def _cut(basis: Tensor, inputs: int) -> Tensor:
+    """What a basis holds of the first inputs, without that of a bias."""
+    return spanned([basis[:inputs].T])[0].T.contiguous()
+
+
+def _padded(basis: Tensor) -> Tensor:
+    """Add the input of a bias, as a direction of its own: what it was with is not known."""
+    return torch.block_diag(basis, basis.new_ones(1, 1))  # type: ignore[no-untyped-call,no-any-return]
 
 
 def _own(layer: str) -> tuple[str, str]:
@@ -154,14 +187,14 @@ def _own(layer: str) -> tuple[str, str]:
     return f"{start}weight", f"{start}bias"
 
 
-def input_squares(learner: Learner, data: Iterable[Batch]) -> dict[str, Tensor]:
-    """Sum x x' over the inputs x of each layer that learns, by its name.
+def input_squares(learner: Learner, data: Iterable[Batch]) -> dict[nn.Module, Tensor]:
+    """Sum x x' over the inputs x of each layer that learns.
 
     That of a batch is computed in float32, twice as fast; batches are summed in float64.
 
-    x is a row's input or a patch of it, and a 1 at its end where the layer has a bias.
+    x is a row's input or a patch of it, and a 1 at its end where a bias of its own learns, too.
     """
-    squares: dict[str, Tensor] = {}
+    squares: dict[nn.Module, Tensor] = {}
     with undisturbed(learner.model), torch.no_grad(), _watched(learner, squares):
         for batch in data:
             learner.output(batch)
@@ -169,11 +202,10 @@ def input_squares(learner: Learner, data: Iterable[Batch]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _watched(learner: Learner, squares: dict[str, Tensor]) -> Iterator[None]:
+def _watched(learner: Learner, squares: dict[nn.Module, Tensor]) -> Iterator[None]:
     hooks = [
-        module.register_forward_pre_hook(partial(_add_inputs, squares, name))
-        for name, module in learner.model.named_modules()
-        if isinstance(module, Layer) and _own(name)[0] in learner.parameters
+        module.register_forward_pre_hook(partial(_add_inputs, squares, bias))
+        for _, module, bias in _layers(learner)
     ]
     try:
         yield
@@ -182,18 +214,38 @@ def _watched(learner: Learner, squares: dict[str, Tensor]) -> Iterator[None]:
             hook.remove()
 
 
+def _layers(learner: Learner) -> Iterator[tuple[str, Layer, bool]]:
+    """Find the layers whose weights learn, each with its basis's name and if a bias is in that.
+
+    Layers that share a weight have one basis, by the first one's name.
+    """
+    owners: dict[int, list[nn.Module]] = {}
+    for module in learner.model.modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(module)
+    named = {id(parameter): name for name, parameter in learner.parameters.items()}
+    for module in learner.model.modules():
+        if not isinstance(module, Layer) or id(module.weight) not in named:
+            continue
+        weight, bias = id(module.weight), id(module.bias)
+        if any(not isinstance(o, Layer) or id(o.weight) != weight for o in owners[weight]):
+            continue
+        alike = all(id(owner.bias) == bias for owner in owners[weight])
+        own = bias in named and len(owners[bias]) == len(owners[weight])
+        yield named[weight].removesuffix("weight").removesuffix("."), module, alike and own
+
+
 def _add_inputs(
-    squares: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple[Tensor, ...]
+    squares: dict[nn.Module, Tensor], bias: bool, module: nn.Module, inputs: tuple[Tensor, ...]
 ) -> None:
     x = inputs[0].float()
     if isinstance(module, nn.Conv2d):
         x = _patches(module, x)
     x = x.flatten(0, -2)
-    bias = module.bias
-    if isinstance(bias, nn.Parameter) and bias.requires_grad:
+    if bias:
         x = F.pad(x, (0, 1), value=1.0)
     square = (x.T @ x).double()
-    squares[name] = squares[name] + square if name in squares else square
+    squares[module] = squares[module] + square if module in squares else square
 
 
 def _patches(module: nn.Conv2d, x: Tensor) -> Tensor:

@@ -201,6 +201,96 @@ def test_a_bias_that_does_not_learn_is_no_input():
     torch.testing.assert_close(first @ first.T, truth @ truth.T, rtol=1e-4, atol=1e-4)
 
 
+class Tied(nn.Module):
+    """Two layers with one weight, and another between them."""
+
+    def __init__(self, one_bias=False):
+        super().__init__()
+        self.first, self.between, self.last = (nn.Linear(24, 24) for _ in range(3))
+        self.last.weight = self.first.weight
+        if one_bias:
+            self.last.bias = self.first.bias
+
+    def forward(self, x):
+        return self.last(self.between(self.first(x).relu()).relu())
+
+
+def plane(classes, task):
+    chance = torch.Generator().manual_seed(task)
+    x = torch.randn(8, 2, generator=chance) @ torch.randn(2, 24, generator=chance)
+    return Batch.of(x, torch.tensor(classes)[torch.arange(8) % 2], task)
+
+
+@pytest.mark.parametrize("one_bias", [False, True])
+def test_a_weight_that_layers_share_is_bound_by_the_inputs_of_all_of_them(one_bias):
+    moved = []
+    for strategies in ([gpm := GPM(1.0)], []):
+        learner = learner_of(strategies, lambda: Tied(one_bias))
+        old = plane((0, 1), 0)
+        learn(learner, 0, [old] * 3)
+        before, weight = learner.predict(old.x), learner.model.last.weight.detach().clone()
+        learn(learner, 1, [plane((2, 3), 1)] * 10)
+        moved.append(float((learner.predict(old.x) - before).abs().max()))
+        assert (learner.model.last.weight - weight).norm() > 1e-2
+    assert len(gpm.basis["first"]) == 24 + one_bias
+    assert "last" not in gpm.basis
+    assert moved[0] < 1e-4
+    assert moved[1] > 0.1
+
+
+def test_a_weight_that_something_else_uses_too_is_held_still():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.hidden = nn.Embedding(9, 5), nn.Linear(5, 5)
+            self.output = nn.Linear(5, 9)
+            self.output.weight = self.words.weight
+
+        def forward(self, x):
+            return self.output(self.hidden(self.words(x)))
+
+    learner = learner_of(gpm := GPM(0.5), Words)
+    batch = Batch.of(torch.arange(6), torch.arange(6))
+    learn(learner, 0, [batch])
+    assert list(gpm.basis) == ["hidden"]
+    assert gpm.still == ["words.weight", "output.bias"]
+
+
+@pytest.mark.parametrize("frozen_first", [False, True])
+def test_old_answers_stay_when_a_bias_freezes_or_learns_after_a_consolidation(frozen_first):
+    learner = learner_of(gpm := GPM(1.0), lambda: MLP(16, hidden=(40, 40), outputs=4))
+    layer = learner.model.layers[2]
+    layer.bias.requires_grad_(not frozen_first)
+    learner.grown()
+    old = rows_of(8, (0, 1))
+    learn(learner, 0, [old] * 3)
+    assert len(gpm.basis["layers.2"]) == 41 - frozen_first
+    before, weight, bias = learner.predict(old.x), layer.weight.clone(), layer.bias.clone()
+    layer.bias.requires_grad_(frozen_first)
+    learner.grown()
+    learn(learner, 1, [rows_of(8, (2, 3), 1)] * 10)
+    step = layer.weight - weight
+    assert step.norm() > 1e-2
+    assert torch.equal(layer.bias, bias)
+    torch.testing.assert_close(learner.predict(old.x), before, rtol=1e-4, atol=1e-4)
+    assert len(gpm.basis["layers.2"]) == 40 + frozen_first
+    learn(learner, 2, [rows_of(8, (2, 3), 2)] * 3)
+    torch.testing.assert_close(learner.predict(old.x), before, rtol=1e-4, atol=1e-4)
+    basis = gpm.basis["layers.2"]
+    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]), rtol=0, atol=1e-5)
+
+
+def test_the_bias_of_a_layer_whose_weight_freezes_is_held():
+    learner = learner_of(GPM(0.5), mlp)
+    learn(learner, 0, batches_of(3))
+    layer = learner.model.layers[0]
+    layer.weight.requires_grad_(False)
+    learner.grown()
+    bias = layer.bias.clone()
+    learn(learner, 1, batches_of(3, task=1))
+    assert torch.equal(layer.bias, bias)
+
+
 @pytest.mark.parametrize(
     ("settings_", "told"),
     [
