@@ -28,6 +28,8 @@ class XDER(DERpp):
     prepares outputs of classes still to come (they would have to be known, and augmented views
     made for a contrastive loss) and the two margins. Answers for classes still to come are not
     stored, and are filled in when the task that brings them ends, once, instead of at every step.
+    What is stored of new rows gives no old class more than their own y, either: old are the classes
+    of earlier tasks alone, and where tasks name none, those that no new row of the batch is of.
     Labels are replayed on all classes, as rows of the present task are in the memory too.
     New rows count by the weights that they come with, as in `ERACE`.
 
@@ -78,11 +80,14 @@ class XDER(DERpp):
         y = batch.y[: batch.new]
         logits = super().answers(learner, batch, output)
         classes = torch.arange(logits.shape[1], device=y.device)
-        old = (classes[:, None] != y).all(1)
         known = classes_so_far(learner)
         if known:
             come = torch.isin(classes, torch.tensor(known, device=y.device))
             logits = torch.where(come, logits, torch.nan)
+            own = torch.tensor(learner.tasks[-1].classes, device=y.device)
+            old = come & ~torch.isin(classes, own) & (classes != y[:, None])
+        else:
+            old = (classes[:, None] != y).all(1)
         return torch.where(old, below(logits, logits, y, old, self.ceiling), logits)
 
     @torch.no_grad()

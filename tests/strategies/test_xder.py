@@ -80,6 +80,28 @@ def test_stored_answers_of_new_rows_give_no_old_class_more_than_their_own():
     assert (held["logits"][new][:, :2] <= own[new]).all()
 
 
+def test_a_row_is_stored_alike_whatever_rows_it_comes_with():
+    learner = learner_of(xder := XDER(60, ceiling=0.5))
+    learn(learner, 0, batches_of(3, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    output = torch.tensor([[1.0, 5.0, 2.0, 9.0], [0.0, 1.0, 7.0, 3.0]])
+    both = Batch.of(torch.zeros(2, 3), torch.tensor([2, 3]), 1)
+    told = xder.answers(learner, both, output)
+    torch.testing.assert_close(told[0], torch.tensor([0.2, 1.0, 2.0, 9.0]))
+    for i in range(2):
+        row = slice(i, i + 1)
+        assert torch.equal(xder.answers(learner, both.rows(row), output[row]), told[row])
+
+
+def test_a_row_of_an_old_class_keeps_its_own_answer():
+    learner = learner_of(xder := XDER(60, ceiling=0.5))
+    learn(learner, 0, batches_of(3, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    late = Batch.of(torch.zeros(1, 3), torch.tensor([0]), 1)
+    told = xder.answers(learner, late, torch.tensor([[2.0, 8.0, 5.0, 1.0]]))
+    torch.testing.assert_close(told, torch.tensor([[2.0, 1.0, 5.0, 1.0]]))
+
+
 def test_without_named_classes_every_output_is_stored():
     learner = learner_of(xder := XDER(60))
     for batch in batches_of(3):
