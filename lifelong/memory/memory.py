@@ -352,12 +352,30 @@ class Memory:
         """
         return {} if self._rows is None else self._rows.first(len(self))
 
-    def widen(self, name: str, width: int, fill: float) -> None:
-        """Make a column's rows wider, as `Rows.widen`; nothing before the first rows were added."""
+    def widen(self, name: str, width: int, fill: float, generator: torch.Generator) -> None:
+        """Make a column's rows wider, as `Rows.widen`; nothing before the first rows were added.
+
+        Args:
+            name: which column.
+            width: the new size of its rows' last dimension.
+            fill: the value of every new element.
+            generator: of the CPU; by its chance rows leave where bytes no longer hold as many.
+
+        Raises:
+            BudgetTooSmall: the bytes given do not hold a row any more.
+            ValueError: as `Rows.widen`. Nothing is changed then.
+
+        Example:
+            >>> memory, chance = Memory("48B"), torch.Generator().manual_seed(0)
+            >>> memory.add({"logits": torch.zeros(6, 2)}, None, chance)
+            >>> memory.widen("logits", 4, 0.0, chance)
+            >>> memory
+            Memory(3 of 3 rows by reservoir, 6 seen, 48 bytes, logits (4,) float32)
+        """
         if self._rows is None:
             return
         if self.budget is not None:
-            self._shrink(rows_within(self.budget, self._rows.widened(name, width)))
+            self._shrink(rows_within(self.budget, self._rows.widened(name, width)), generator)
         self._rows.widen(name, width, fill)
 
     def forget(self, keys: Tensor) -> int:
@@ -517,14 +535,12 @@ class Memory:
             )
         self._resize(rows)
 
-    def _shrink(self, capacity: int) -> None:
+    def _shrink(self, capacity: int, generator: torch.Generator) -> None:
         """Hold fewer rows from now on; who leaves is up to the policy."""
         if self._rows is None or capacity >= self.capacity:
             return
-        # Chance of its own, as widening is told no generator; it knows nothing of the rows.
-        chance = torch.Generator().manual_seed(self.seen)
         held = len(self)
-        gaps, moved = self.policy.shrink(capacity, chance)
+        gaps, moved = self.policy.shrink(capacity, generator)
         self._rows.shift(moved, gaps)
         self._rows.erase(len(self), held)  # or no `forget` would reach them
         self._rows = self._rows.resized(capacity)

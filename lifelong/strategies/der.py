@@ -87,7 +87,7 @@ class DER(Replay):
         width = logits.shape[1]
         if width > self.width:
             # The head has grown: what rows in the memory had no answer to is NaN.
-            self.memory.widen("logits", width, float("nan"))
+            self.memory.widen("logits", width, float("nan"), self.generator)
             self.width = width
         self.keep(batch, {"logits": logits.to(self.kept_as)})
 

@@ -67,7 +67,7 @@ def test_every_column_counts_towards_the_bytes(policy):
 def test_rows_leave_when_a_column_is_widened(policy):
     memory = filled("5KB", policy)
     before = {int(row["key"]): row for row in rows_of(memory)}
-    memory.widen("logits", 10, float("nan"))
+    memory.widen("logits", 10, float("nan"), torch.Generator())
     assert len(memory) == memory.capacity == 5000 // (10 + 8 + 8 + 40)
     assert memory.nbytes <= 5000
     for row in rows_of(memory):
@@ -87,7 +87,7 @@ def rows_of(memory: Memory) -> list[dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("policy", ["balanced", "ring"])
 def test_groups_stay_equal_when_rows_leave(policy):
     memory = filled("5KB", policy)
-    memory.widen("logits", 10, 0.0)
+    memory.widen("logits", 10, 0.0, torch.Generator())
     assert set(memory.column("y").bincount().tolist()) == {15}
 
 
@@ -110,10 +110,27 @@ def test_a_reservoir_that_shrinks_stays_uniform():
     assert (counts - 300).abs().max() < 5 * (300 * 0.8) ** 0.5
 
 
+@pytest.mark.parametrize("policy", ["reservoir", "balanced"])
+def test_every_row_is_held_as_often_as_any_other_when_a_column_has_been_widened(policy):
+    counts, seeds = torch.zeros(60), 400
+    for seed in range(seeds):
+        memory, chance = Memory("320B", policy), torch.Generator().manual_seed(seed)
+        for start in range(0, 60, 10):
+            if start == 30:  # 20 rows of 16 bytes, and then 10 of 32
+                memory.widen("logits", 6, 0.0, chance)
+            key = torch.arange(start, start + 10)
+            offered = {"key": key, "logits": torch.zeros(10, 2 if start < 30 else 6)}
+            memory.add(offered, key % 2, chance)
+        counts[memory.column("key")] += 1
+    assert counts.sum() == 10 * seeds
+    expected = seeds / 6
+    assert (counts - expected).abs().max() < 5 * (expected * 5 / 6) ** 0.5
+
+
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_a_state_goes_on_bit_for_bit_and_needs_as_many_bytes(policy):
     memory, twin = filled("5KB", policy), Memory("5KB", policy)
-    memory.widen("logits", 6, 0.0)
+    memory.widen("logits", 6, 0.0, torch.Generator())
     twin.load_state_dict(memory.state_dict())
     for start in (900, 950):
         offered = columns(start, start + 50, 6)
@@ -174,7 +191,7 @@ def test_shrinking_a_little_leaves_policy_and_rows_of_one_size(policy, batches):
         offered = columns(start, start + 50)
         memory.add(offered, torch.zeros_like(offered["y"]), chance)
     for width in (5, 6, 7):
-        memory.widen("logits", width, 0.0)
+        memory.widen("logits", width, 0.0, chance)
         assert len(memory) == memory.capacity == memory.policy.capacity
         assert memory.capacity == 5000 // (10 + 8 + 8 + 4 * width)
         assert memory.nbytes <= 5000
@@ -187,7 +204,7 @@ def test_a_column_that_cannot_be_widened_leaves_all_rows():
     before = memory.state_dict()
     for name, width in (("logits", 2), ("other", 9), ("logits", 100)):
         with pytest.raises((ValueError, BudgetTooSmall)):
-            memory.widen(name, width, 0.0)
+            memory.widen(name, width, 0.0, torch.Generator())
         assert str(memory.state_dict()) == str(before)
 
 
@@ -236,7 +253,7 @@ def lived(memory: Memory, acts: list[tuple[str, int]], groups: int) -> Iterator[
             offered += count
         elif act == "widen":
             width += count
-            memory.widen("logits", width, float("nan"))
+            memory.widen("logits", width, float("nan"), chance)
         else:
             memory.forget(memory.column("key")[::count])
         yield

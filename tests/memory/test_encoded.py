@@ -97,7 +97,7 @@ def test_wrong_use_is_refused():
     with pytest.raises(InvalidBatch, match="differ in rows"):
         memory.check({"x": torch.zeros(2, 192), "key": torch.arange(3)})
     with pytest.raises(ValueError, match="cannot be widened"):
-        memory.widen("x", 999, 0.0)
+        memory.widen("x", 999, 0.0, torch.Generator())
     state = memory.state_dict()
     damaged = [
         {**state, "given": {"x": "float32 7"}},

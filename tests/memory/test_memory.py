@@ -211,10 +211,10 @@ def test_loading_into_files(tmp_path: Path) -> None:
 
 def test_loading_goes_back_to_before_a_column_was_widened() -> None:
     memory = Memory(4)
-    memory.widen("logits", 3, fill=0)
+    memory.widen("logits", 3, fill=0, generator=generator())
     memory.add({"logits": torch.ones(2, 2)}, None, generator())
     state = memory.state_dict()
-    memory.widen("logits", 3, fill=-1)
+    memory.widen("logits", 3, fill=-1, generator=generator())
     assert memory.all()["logits"].tolist() == [[1, 1, -1]] * 2
     memory.write(torch.tensor([1]), {"logits": torch.full((1, 3), 5.0)})
     assert memory.read(torch.tensor([1]))["logits"].tolist() == [[5, 5, 5]]

@@ -223,6 +223,24 @@ def test_a_head_that_grows_makes_rows_leave_and_learning_goes_on(policy, seed):
         assert der.memory.nbytes <= 5000
 
 
+def test_which_rows_leave_for_wider_answers_is_up_to_the_learners_seed_and_a_state_goes_on():
+    held = set()
+    first, (late,) = batches_of(2, classes=(0, 1)), batches_of(1, 1, classes=(2, 3), task=1)
+    for seed in range(10):
+        learner = learner_of(der := DER("528B"), growing, seed=seed)  # twelve rows, and then ten
+        learn(learner, 0, first, (0, 1))
+        assert len(der.memory) == 12
+        twin = learner_of(other := DER("528B"), growing)
+        twin.load_state_dict(learner.state_dict())
+        for one in (learner, twin):
+            one.begin_task(TaskSpec(1, (2, 3)))
+            one.observe(late)
+        assert len(der.memory) == 10
+        assert torch.equal(der.memory.column("key"), other.memory.column("key"))
+        held |= {*der.memory.column("key").tolist()}
+    assert held == {*range(12), 1000}
+
+
 def test_the_answers_count_towards_the_bytes_before_the_first_step():
     # With the 36 bytes of a row alone, two would have fitted.
     learner = learner_of(DER("80B"), growing)
