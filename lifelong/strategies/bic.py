@@ -92,8 +92,10 @@ class BiC(Replay):
 
     @property
     def capacity(self) -> int | str:
-        """How many rows both memories hold."""
-        return self.memory.capacity + self.aside.capacity
+        """What both memories were given together: rows, or bytes, such as "10000000B"."""
+        if self.memory.budget is None or self.aside.budget is None:
+            return self.memory.capacity + self.aside.capacity
+        return f"{self.memory.budget + self.aside.budget}B"
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Choose the rows to hold out, which get the weight 0, and append rows to replay."""

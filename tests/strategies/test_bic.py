@@ -155,6 +155,15 @@ def test_settings_out_of_range_are_refused(settings):
         BiC(**settings)
 
 
+def test_the_capacity_is_what_both_memories_were_given():
+    assert BiC(60, validation=0.25).capacity == 60
+    bic = BiC("1MB", validation=0.3)
+    assert bic.capacity == "1000000B"
+    assert repr(bic) == "BiC(capacity='1000000B', validation=0.3)"
+    learn(learner_of(bic), 0, batches_of(3))
+    assert bic.capacity == "1000000B"
+
+
 def test_bytes_are_shared_by_both_memories():
     bic = BiC("2KB", validation=0.25, store="fp16")
     learner = learner_of(bic)
