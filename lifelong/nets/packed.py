@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from math import sqrt
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from lifelong.nets.task_weights import TaskWeights
 
@@ -26,9 +25,10 @@ class Packed(TaskWeights):
     tasks own is copied into tensors that do not learn (`kept`), and read from there: momentum,
     weight decay and Adam cannot move it, so outputs for old tasks stay the same, bit for bit. As in
     the paper, what is no weight of a linear or convolution layer (biases, norms) learns from the
-    first task alone, whose statistics norms keep. Layers that come later, such as a task's own
-    outputs, learn while that task is the newest. Weights that are frozen from the start belong to
-    all tasks as they are. Each other one takes 5 bytes more: 4 for what is kept, 1 for the owner.
+    first task alone. From then on modules with buffers are in eval mode, so that norms, for one,
+    keep that task's statistics. Layers that come later, such as a task's own outputs, learn while
+    that task is the newest. Weights that are frozen from the start belong to all tasks as they are.
+    Each other one takes 5 bytes more: 4 for what is kept, 1 for the owner.
 
     Args:
         model: any module with such layers. Give it `TaskHeads` where tasks share classes: the
@@ -109,15 +109,6 @@ class Packed(TaskWeights):
             size = weight.abs().masked_fill(~own, torch.inf).flatten()
             count = round(share * int(own.sum()))
             owner.view(-1)[size.topk(count, largest=False).indices] = 0
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode; after the first task, norms stay in eval mode."""
-        super().train(mode)
-        if len(self.ids) > 1:
-            for module in self.model.modules():
-                if isinstance(module, _NormBase):
-                    module.eval()
-        return self
 
     def _parts(self) -> list[tuple[nn.Parameter, nn.Parameter, Tensor]]:
         return [

@@ -20,16 +20,17 @@ class Supermasks(TaskWeights):
     arXiv:1911.13299.
 
     Weights are +c or -c, c = sqrt(2 / inputs) of a unit, as the authors make them; with a share,
-    c = sqrt(2 / (share * inputs)), as so many less of them are used. Biases are 0, and what else
-    there is does not learn either; layers that come later, such as a task's own outputs, do while
-    that task is the newest. One set of scores serves all tasks: when the next begins, the mask is
-    kept in a byte a weight, and the scores go on from where they are. Masks of old tasks never
-    change, so their outputs stay the same, bit for bit. Guessing the task from the entropy of the
-    outputs, the paper's other part, is not here: the task must be told.
+    c = sqrt(2 / (share * inputs)), as so many less of them are used. Biases are 0. What else
+    there is does not learn either, and modules with buffers stay in eval mode; layers that come
+    later, such as a task's own outputs, learn while that task is the newest. One set of scores
+    serves all tasks: when the next begins, the mask is kept in a byte a weight, and the scores go
+    on from where they are. Masks of old tasks never change, so their outputs stay the same, bit for
+    bit. Guessing the task from the entropy of the outputs, the paper's other part, is not here: the
+    task must be told.
 
     Args:
-        model: any module with linear or convolution layers and without statistics. A head that
-            multiplies by more outputs at once as it grows (`GrowingHead`, `MultiHead`,
+        model: any module with linear or convolution layers, and without norms that keep statistics.
+            A head that multiplies by more outputs at once as it grows (`GrowingHead`, `MultiHead`,
             `CosineHead`) rounds otherwise then: old outputs stay the same but for that.
         share: of the weights in each layer that a task uses, above 0 and below 1; None for those
             with scores above 0, as in the authors' MNIST notebook.
@@ -54,8 +55,12 @@ class Supermasks(TaskWeights):
         super().__init__(model, learning=False)
         if share is not None and not 0 < share < 1:
             raise ValueError(f"share is {share}; it must lie between 0 and 1, or be None")
-        if odd := [m for m in model.modules() if isinstance(m, _NormBase)]:
-            raise ValueError(f"tasks would share the statistics of {odd[0]}; take a model without")
+        norms = [m for m in model.modules() if isinstance(m, _NormBase)]
+        if odd := [norm for norm in norms if norm.running_mean is not None]:
+            raise ValueError(
+                f"tasks would share the statistics of {odd[0]}; take a norm that keeps none, such "
+                "as nn.LayerNorm, or the same with track_running_stats=False"
+            )
         self.share = share
         self.masks = 0
         """How many tasks' masks are kept."""
@@ -84,6 +89,11 @@ class Supermasks(TaskWeights):
                 mask = self._mask(scores.detach()).to(weight.dtype) + (scores - scores.detach())
             found[name] = weight * mask
         return found
+
+    @property
+    def settled(self) -> bool:
+        """Always: there is no task from which anything but masks and outputs learns."""
+        return True
 
     @torch.no_grad()
     def begin(self) -> None:

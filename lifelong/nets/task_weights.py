@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lifelong.core.features import head_of
 from lifelong.core.forward import wants_task
-from lifelong.core.task import TaskSpec
+from lifelong.core.task import Growing, TaskSpec
 from lifelong.nets.by_task import each_task, is_newest
 
 
@@ -58,6 +58,11 @@ class TaskWeights(nn.Module):
     def weights(self, place: int) -> dict[str, Tensor]:
         """By name, the weights of the task at a place among all."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether buffers must stay as they are, as more than one task's outputs hang on them."""
+        return len(self.ids) > 1
+
     def own(self) -> list[nn.Parameter]:
         """List the parameters that `names` names."""
         return [self.model.get_parameter(name) for name in self.names]
@@ -69,6 +74,19 @@ class TaskWeights(nn.Module):
             self.ids.append(task.id)
             self.train(self.training)  # what is frozen now may have another mode
         return []
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; once `settled`, what has buffers stays in eval mode.
+
+        Training may move them: statistics of norms, other averages, vectors of a power iteration.
+        """
+        super().train(mode)
+        if self.settled:
+            for module in self.model.modules():
+                # What grows for tasks minds them itself: a head may train otherwise than it tells.
+                if _has_buffers(module) and not isinstance(module, Growing):
+                    module.training = False
+        return self
 
     @abstractmethod
     def begin(self) -> None:
@@ -89,3 +107,7 @@ class TaskWeights(nn.Module):
             return output
 
         return each_task(task, self.ids, run)
+
+
+def _has_buffers(module: nn.Module) -> bool:
+    return next(module.buffers(recurse=False), None) is not None

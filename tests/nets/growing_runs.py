@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 from torch.optim import SGD, Adam, AdamW
 
 from lifelong import Batch, Learner, TaskSpec
@@ -15,6 +16,32 @@ OPTIMIZERS = {
     "adamw": lambda p: AdamW(p, lr=0.01, weight_decay=0.1),
     "fused adam": lambda p: Adam(p, lr=0.01, fused=True),
 }
+
+
+class Average(nn.Module):
+    """Take away the average of the rows so far, which training moves."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.register_buffer("average", torch.zeros(features))
+
+    def forward(self, x):
+        if self.training:
+            self.average.lerp_(x.detach().mean(0), 0.1)
+        return x - self.average
+
+
+BUFFERED = {
+    name: lambda first=first: nn.Sequential(
+        first(), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 2)
+    )
+    for name, first in {
+        "average": lambda: nn.Sequential(nn.Linear(6, 12), Average(12)),
+        "power iteration": lambda: parametrizations.spectral_norm(nn.Linear(6, 12)),
+        "hook": lambda: nn.utils.spectral_norm(nn.Linear(6, 12)),
+    }.items()
+}
+"""Networks with buffers that training moves, though no norm keeps statistics in them."""
 
 
 def task_batches(task, shape=(6,), batches=5, rows=8):

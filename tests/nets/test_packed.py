@@ -1,6 +1,7 @@
 import pytest
 import torch
 from growing_runs import (
+    BUFFERED,
     OPTIMIZERS,
     answers_stay,
     expect_mixed_rows_answered,
@@ -21,6 +22,7 @@ from lifelong.nets import (
     CosineHead,
     GrowingHead,
     MultiHead,
+    NearestMeanHead,
     Packed,
     SmallCNN,
     TaskClassifier,
@@ -76,6 +78,34 @@ def test_norms_and_convolutions_are_packed_too(made, shape):
     learner = learner_on(made(), [PackNet(prune=0.5)], "momentum and decay")
     told, x = answers_stay(learner, 3, shape)
     expect_module_alone_answers(learner, made(), told, x)
+
+
+def buffered(name):
+    torch.manual_seed(0)
+    return Packed(BUFFERED[name]())
+
+
+@pytest.mark.parametrize("name", BUFFERED)
+def test_buffers_that_training_moves_stay_after_the_first_task(name):
+    learner = learner_on(buffered(name), [PackNet(prune=0.5)], "momentum and decay")
+    told, x = answers_stay(learner, 3)
+    expect_module_alone_answers(learner, buffered(name), told, x)
+    first = learner_on(buffered(name), [PackNet(prune=0.5)], "momentum and decay")
+    learn_task(first, 0)
+    made = dict(buffered(name).model.named_buffers())
+    for key, value in learner.model.model.named_buffers():
+        assert torch.equal(value, first.model.model.get_buffer(key))
+        assert not torch.equal(value, made[key])  # the first task has moved it
+
+
+def test_a_head_that_trains_otherwise_than_it_tells_goes_on_training():
+    head = NearestMeanHead(GrowingHead(8))
+    net = Packed(Classifier(MLP(6, hidden=(9, 8)), head))
+    for task in range(2):
+        for module in (net, head):
+            module.grow(TaskSpec(task, (2 * task, 2 * task + 1)))
+    assert head.train().training
+    assert net.train().model.head.training
 
 
 @given(shares=st.lists(st.floats(0, 0.95), min_size=1, max_size=5), seed=st.integers(0, 99))

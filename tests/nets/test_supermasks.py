@@ -1,6 +1,7 @@
 import pytest
 import torch
 from growing_runs import (
+    BUFFERED,
     OPTIMIZERS,
     answers_stay,
     expect_mixed_rows_answered,
@@ -25,8 +26,11 @@ from lifelong.nets import (
 
 def shared(share=None):
     torch.manual_seed(0)
-    net = Supermasks(MLP(6, hidden=(12,), outputs=2), share)
-    for number in range(2):
+    return quick(Supermasks(MLP(6, hidden=(12,), outputs=2), share))
+
+
+def quick(net):
+    for number in range(len(net.names)):
         net.get_parameter(f"scores{number}").data *= 0.05  # so that a few steps change masks
     return net
 
@@ -43,6 +47,35 @@ def test_old_tasks_answer_the_same_bit_for_bit(made, optimizer):
     told, x = answers_stay(learner, 3)
     expect_module_alone_answers(learner, made(), told, x)
     expect_mixed_rows_answered(learner, told, x)
+
+
+def buffered(name):
+    torch.manual_seed(0)
+    return quick(Supermasks(BUFFERED[name](), 0.5))
+
+
+@pytest.mark.parametrize("name", BUFFERED)
+def test_buffers_that_training_moves_stay_from_the_start(name):
+    learner = learner_on(buffered(name), (), "momentum and decay")
+    made = dict(buffered(name).model.named_buffers())
+    told, x = answers_stay(learner, 3)
+    for key, value in learner.model.model.named_buffers():
+        assert torch.equal(value, made[key])
+    expect_module_alone_answers(learner, buffered(name), told, x)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.InstanceNorm2d(4),
+        lambda: nn.InstanceNorm2d(4, affine=True),
+        lambda: nn.BatchNorm2d(4, track_running_stats=False),
+    ],
+)
+def test_norms_that_keep_no_statistics_may_be_in_it(norm):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), norm(), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    answers_stay(learner_on(Supermasks(net, 0.5), (), "momentum and decay"), 3, (1, 4, 4))
 
 
 def growing(head):
@@ -101,3 +134,7 @@ def test_senseless_shares_and_shared_statistics_are_refused():
         Supermasks(nn.Linear(2, 2), 1.0)
     with pytest.raises(ValueError, match="share the statistics of BatchNorm1d"):
         Supermasks(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    with pytest.raises(ValueError, match=r"such as nn\.LayerNorm, or .*track_running_stats=False"):
+        Supermasks(
+            nn.Sequential(nn.Conv2d(1, 2, 2), nn.InstanceNorm2d(2, track_running_stats=True))
+        )
