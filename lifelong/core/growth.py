@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -128,30 +131,44 @@ def grow(
 
 @contextmanager
 def _undone_on_error(model: nn.Module) -> Iterator[None]:
-    """If growing fails, put back what modules hold, what trains and what buffers contain."""
+    """If growing fails, put back what modules hold, what trains and what tensors contain."""
     modules = [(module, dict(vars(module))) for module in model.modules()]
-    containers = [
-        (value, copy.copy(value))
-        for _, attributes in modules
-        for value in attributes.values()
-        if isinstance(value, dict | list | set)
-    ]
+    containers: dict[int, tuple[Any, Any]] = {}
+    for _, attributes in modules:
+        for value in attributes.values():
+            _note_containers(value, containers)
     trained = [(p, p.requires_grad) for p in model.parameters()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    # What does not grow changes no weights, so a large network before a head is not copied.
+    growing = [module for module in model.modules() if isinstance(module, Growing)]
+    tensors = itertools.chain(model.buffers(), *(module.parameters() for module in growing))
+    own = {id(tensor): tensor for tensor in tensors}
+    values = [(tensor, tensor.detach().clone()) for tensor in own.values()]
     try:
         yield
     except BaseException:
         for module, attributes in modules:
             vars(module).clear()
             vars(module).update(attributes)
-        for container, before in containers:
+        for container, before in containers.values():
             container.clear()
             container.extend(before) if isinstance(container, list) else container.update(before)
         for parameter, trains in trained:
             parameter.requires_grad_(trains)
-        for buffer, values in buffers:
-            buffer.copy_(values)
+        with torch.no_grad():
+            for tensor, value in values:
+                tensor.copy_(value)
         raise
+
+
+def _note_containers(value: Any, found: dict[int, tuple[Any, Any]]) -> None:
+    """Note containers, and those within them, each with a copy one level deep, by their id."""
+    if id(value) in found:
+        return
+    if isinstance(value, dict | list | set):
+        found[id(value)] = value, copy.copy(value)
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _note_containers(inner, found)
 
 
 def adopt(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_learners import batches, flat, growing, learner, net
+from small_learners import batches, flat, growing, learner, net, whole
 from torch import nn
 from torch.optim import SGD, Adam
 
@@ -8,7 +8,8 @@ from lifelong.core.errors import OptimizerMismatch
 from lifelong.core.growth import adopt, check_optimizer, grow, trainable
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
-from lifelong.nets import GrowingHead
+from lifelong.nets import MLP, Gated, GrowingHead, MultiHead, Packed, TaskClassifier, TaskHeads
+from lifelong.strategies import HAT, PackNet
 
 
 def test_frozen_and_shared_parameters_are_counted_right():
@@ -131,6 +132,42 @@ def test_a_refusal_takes_back_what_has_grown_before():
     taught.begin_task(TaskSpec(0, (0, 1, 2, 3)))
     taught.observe(batches(1)[0])
     assert not torch.equal(model[0].scales["0"], torch.ones(6))
+
+
+@pytest.mark.parametrize(
+    ("network", "strategy"),
+    [
+        (lambda: Packed(TaskClassifier(MLP(6, hidden=(9,)), TaskHeads(9))), PackNet),
+        (lambda: Gated(MLP(6, hidden=(9, 8))), lambda: HAT(steps=2)),
+    ],
+)
+def test_weights_that_have_changed_by_then_are_put_back(network, strategy):
+    torch.manual_seed(0)
+    model = network()
+    rows = batches(3, classes=2)
+    taught = Learner(model, SGD(trainable(model).values(), lr=0.1), [strategy()])
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    for batch in rows:
+        taught.observe(batch)
+    taught.end_task(rows)
+    before = whole(taught)
+    with pytest.raises(ValueError, match="comes without classes"):
+        taught.begin_task(1)
+    assert whole(taught) == before
+    taught.begin_task(TaskSpec(1, (0, 1)))
+    taught.observe(batches(1, classes=2, task=1)[0])
+
+
+def test_classes_that_a_multi_head_noted_for_a_task_are_taken_back():
+    model = TaskClassifier(MLP(6, hidden=(9,)), MultiHead(9))
+    model.head.grow(TaskSpec(0, (0, 1)))
+    taught = Learner(model.requires_grad_(False), None)
+    taught.begin_task(TaskSpec(0, (0, 1)))
+    taught.end_task(batches(1, classes=2))
+    with pytest.raises(OptimizerMismatch, match=r"head\.blocks\.1\.weight.* would never learn"):
+        taught.begin_task(TaskSpec(0, (0, 1, 2)))
+    taught.begin_task(TaskSpec(1, (1, 0)))
+    assert taught.predict(torch.randn(3, 6), 0).shape == (3, 2)
 
 
 def test_what_would_never_learn_is_taken_back():
