@@ -172,9 +172,15 @@ def _note_containers(value: Any, found: dict[int, tuple[Any, Any]]) -> None:
 
 
 def adopt(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Give new parameters to the optimizer's last group, keeping the moments of all others."""
+    """Give new parameters to the optimizer's last group, keeping the moments of all others.
+
+    What they have gathered before, with no optimizer that clears it, is no gradient of a step.
+    """
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    optimizer.param_groups[-1]["params"].extend(p for p in parameters if id(p) not in held)
+    new = [p for p in parameters if id(p) not in held]
+    for parameter in new:
+        parameter.grad = None
+    optimizer.param_groups[-1]["params"].extend(new)
 
 
 def _told(names: list[str]) -> str:

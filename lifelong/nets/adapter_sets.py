@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lifelong.core import checkpoint
 from lifelong.core.errors import StateMismatch, UnknownTask
 from lifelong.core.strategy import State
-from lifelong.core.task import TaskSpec
 from lifelong.nets.adapters import Adapter, adapters
 
 
@@ -47,7 +46,8 @@ def load_adapter_state(model: nn.Module, state: State, task: int | None = None) 
     """Put a set in, for a task that may have none yet, or another id than it was taken from.
 
     In the model of a learner, the optimizer takes it over when its task begins, and until then the
-    learner gives no state: no other could take it. So let the task begin first.
+    learner gives no state: no other could take it. So let the task begin first. Where sets are
+    summed it adds to the outputs at once, and those before it learn until its task begins.
 
     Args:
         model: one with the same adapters.
@@ -82,8 +82,7 @@ model with the same adapters
             f"{'one set that all tasks share' if shared else 'a set for each task: name it'}"
         )
     for path, layer in found.items():
-        if task is not None and str(task) not in layer.pairs:
-            layer.grow(TaskSpec(task))
+        layer.set_of(_name(task))
         layer.pairs[_name(task)].load_state_dict(state["layers"][path])
 
 

@@ -87,6 +87,7 @@ class Adapter(nn.Module, ABC):
         self.sets: Sets = sets
         self.route = route
         self.pairs = nn.ModuleDict()
+        self._begun: str | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -113,7 +114,7 @@ class Adapter(nn.Module, ABC):
     def start(self) -> None:
         """Make the one set of "shared"."""
         if self.sets == "shared":
-            self._add("shared")
+            self.set_of("shared")
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Add a set for the task; where sets are summed, the earlier ones are frozen.
@@ -127,9 +128,26 @@ class Adapter(nn.Module, ABC):
         if self.sets == "shared":
             return []
         name = str(task.id)
-        if self.sets == "summed" and not is_newest([int(id) for id in self.pairs], task):
-            self.pairs.requires_grad_(False)
-        return list(self.pairs[name].parameters()) if name in self.pairs else self._add(name)
+        if self.sets == "summed":
+            is_newest([int(id) for id in self.pairs], task)
+            for other, pair in self.pairs.items():
+                if other != name:  # one that was loaded came without its task, and froze none
+                    pair.requires_grad_(False)
+        self._begun = name
+        return self.set_of(name)
+
+    def set_of(self, name: str) -> list[nn.Parameter]:
+        """Give the parameters of a set, which is made if it is not there; no other is frozen."""
+        if name not in self.pairs:
+            like = next(self.base.parameters())
+            self.pairs[name] = self.new_pair().to(like)
+        return list(self.pairs[name].parameters())
+
+    @property
+    def newest(self) -> str | None:
+        """The set of the task that began last; where none has, the last set there is."""
+        names: list[str] = list(self.pairs)
+        return self._begun or (names[-1] if names else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the base's output and add what the sets make."""
@@ -147,11 +165,6 @@ class Adapter(nn.Module, ABC):
     def extra_repr(self) -> str:
         """Show the sizes."""
         return f"rank={self.rank}, sets={self.sets!r}"
-
-    def _add(self, name: str) -> list[nn.Parameter]:
-        like = next(self.base.parameters())
-        self.pairs[name] = self.new_pair().to(like)
-        return list(self.pairs[name].parameters())
 
     def _routed(self, x: Tensor, y: Tensor) -> Tensor:
         route, seen = self.route, self.seen(x, y)

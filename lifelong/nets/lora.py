@@ -94,7 +94,10 @@ class LoRA(Adapter):
             raise ValueError(
                 f'sets={self.sets!r}, and only summed ones overlap; add_lora(..., sets="summed")'
             )
-        downs = [pair.down.weight for pair in self.pairs.values() if isinstance(pair, Pair)]
+        names: list[str] = list(self.pairs)
+        until = 0 if self.newest is None else names.index(self.newest) + 1
+        pairs = [pair for name in names[:until] if isinstance(pair := self.pairs[name], Pair)]
+        downs = [pair.down.weight for pair in pairs]
         if len(downs) < 2:
             return self._weight().new_zeros(())
         return (torch.cat(downs[:-1]) @ downs[-1].T).square().sum()

@@ -82,7 +82,7 @@ class InfLoRA(Strategy):
 
     def _correct(self, learner: Learner) -> None:
         for name, layer in _layers(learner).items():
-            newest = _newest(layer)
+            newest = layer.newest
             if newest is None or name not in self.basis:
                 continue
             pair = layer.pairs[newest]
@@ -107,7 +107,7 @@ class InfLoRA(Strategy):
             for hook in hooks:
                 hook.remove()
         for name, square in squares.items():
-            held, newest = self.basis.get(name), _newest(layers[name])
+            held, newest = self.basis.get(name), layers[name].newest
             self.before[name] = 0 if held is None else self._past(name, newest).shape[1]
             self.newest[name] = newest
             self.basis[name] = extended_basis(square, held, self.threshold)
@@ -115,7 +115,7 @@ class InfLoRA(Strategy):
     def _is_full(self, name: str, layer: LoRA) -> bool:
         if name not in self.basis:
             return False
-        past = self._past(name, _newest(layer))
+        past = self._past(name, layer.newest)
         return past.shape[1] >= past.shape[0]
 
     def _past(self, name: str, newest: str | None) -> Tensor:
@@ -132,11 +132,6 @@ def _layers(learner: Learner) -> dict[str, LoRA]:
             'add_lora(model, sets="summed")'
         )
     return found
-
-
-def _newest(layer: LoRA) -> str | None:
-    names: list[str] = list(layer.pairs)
-    return names[-1] if names else None
 
 
 def _add(

@@ -80,6 +80,26 @@ def test_a_set_that_is_loaded_before_its_task_learns_when_it_begins_and_resumes(
     assert torch.equal(learner.predict(x, 5), again.predict(x, 5))
 
 
+@pytest.mark.parametrize("sets", ["task", "summed"])
+@pytest.mark.parametrize("add", [add_lora, add_bottlenecks])
+def test_a_set_that_is_loaded_while_another_task_is_open_lets_that_go_on_learning(add, sets):
+    learner = learner_with(add, sets)
+    learner.begin_task(TaskSpec(0, (0, 1)))
+    learner.observe(rows(0))
+    load_adapter_state(learner.model, adapter_state(learner.model, 0), 1)
+    layer = dict(adapters(learner.model))["backbone.layers.0"]
+    before = adapter_state(learner.model, 0)["layers"]["backbone.layers.0"]
+    loaded = adapter_state(learner.model, 1)["layers"]["backbone.layers.0"]
+    learner.observe(rows(0))
+    assert not torch.equal(layer.pairs["0"].down.weight, before["down.weight"])
+    assert torch.equal(layer.pairs["1"].down.weight, loaded["down.weight"])
+    learner.end_task([rows(0)])
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    assert all(p.grad is None for p in layer.parameters())
+    trained = {name for name, pair in layer.pairs.items() if pair.down.weight.requires_grad}
+    assert trained == ({"1"} if sets == "summed" else {"0", "1"})
+
+
 def test_a_task_that_begins_twice_keeps_its_set_and_resumes():
     learner = learner_with(add_lora, "task")
     for task in (0, 1, 0):

@@ -9,7 +9,15 @@ from torch.optim import Adam
 from lifelong import InfLoRA, TaskSpec
 from lifelong.core.errors import NothingLeftToLearn
 from lifelong.core.features import tapped
-from lifelong.nets import MLP, Classifier, GrowingHead, LoRA, add_lora
+from lifelong.nets import (
+    MLP,
+    Classifier,
+    GrowingHead,
+    LoRA,
+    adapter_state,
+    add_lora,
+    load_adapter_state,
+)
 
 
 def flat(count, task):
@@ -81,6 +89,19 @@ def test_the_step_that_is_left_over_sees_no_past_inputs():
 def down_of(learner):
     (layer,) = [m for m in learner.model.modules() if isinstance(m, LoRA)]
     return [*layer.pairs.values()][-1].down.weight.detach()
+
+
+def test_the_set_of_the_open_task_sees_none_of_them_while_another_is_loaded():
+    learner = learner_of(InfLoRA(1.0), wide)
+    learn(learner, 0, list(flat(4, 0)), (0, 1, 2, 3))
+    (basis,) = learner.strategies[0].basis.values()
+    learner.begin_task(TaskSpec(1, (0, 1, 2, 3)))
+    load_adapter_state(learner.model, adapter_state(learner.model, 0), 2)
+    for a, b in zip(flat(3, 0), flat(3, 1), strict=True):
+        learner.observe(replace(b, x=b.x + a.x))
+    (layer,) = [m for m in learner.model.modules() if isinstance(m, LoRA)]
+    down = layer.pairs["1"].down.weight.detach()
+    assert float((down @ basis).abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("again", [False, True])

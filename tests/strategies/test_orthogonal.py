@@ -5,7 +5,15 @@ from strategy_models import batches_of, growing, learner_of
 from torch import nn
 
 from lifelong import Batch, Orthogonal, TaskSpec
-from lifelong.nets import Classifier, LoRA, Prompted, Transformer, add_lora
+from lifelong.nets import (
+    Classifier,
+    LoRA,
+    Prompted,
+    Transformer,
+    adapter_state,
+    add_lora,
+    load_adapter_state,
+)
 
 
 def summed():
@@ -29,6 +37,18 @@ def test_the_penalty_is_the_squared_overlap_with_all_earlier_sets():
     found = learner.strategies[0].penalty(learner, batches_of(1)[0], None)
     torch.testing.assert_close(found, 2.0 * told)
     assert float(found.detach()) > 0
+
+
+def test_a_set_that_is_loaded_meanwhile_has_no_part_in_it():
+    learner = learner_of(Orthogonal(), summed)
+    for task in range(2):
+        learner.begin_task(TaskSpec(task, (task,)))
+        learner.end_task(batches_of(1))
+    before = learner.strategies[0].penalty(learner, batches_of(1)[0], None)
+    load_adapter_state(learner.model, adapter_state(learner.model, 0), 2)
+    assert torch.equal(learner.strategies[0].penalty(learner, batches_of(1)[0], None), before)
+    learner.begin_task(TaskSpec(2, (2,)))
+    assert learner.strategies[0].penalty(learner, batches_of(1)[0], None) > before
 
 
 def test_sets_become_orthogonal_where_they_would_not():
