@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn, UnknownName
 from lifelong.core.learner import Learner
+from lifelong.core.loss import hidden_labels, nothing_to_learn
 from lifelong.core.strategy import Strategy
 from lifelong.nets.packed import Packed
 from lifelong.strategies.tuning import check_training
@@ -42,7 +44,9 @@ class PackNet(Strategy):
     Raises:
         ValueError: an argument out of range, or a model that is not `Packed`.
         UnknownName: there is no such optimizer.
-        NothingLeftToLearn: from the first step of a task that finds no weight free.
+        NothingLeftToLearn: from the first step of a task that finds no weight free; from its end,
+            with rows that nothing learns from, such as an earlier task's.
+        LabelOutsideHead: at a task's end, a label whose output is hidden from the row's task.
         NonFiniteLoss: retraining diverged.
 
     Example:
@@ -110,10 +114,13 @@ class PackNet(Strategy):
         else:
             optimizer = SGD(learner.parameters.values(), lr=self.lr, momentum=0.9)
         loss = torch.zeros(())
-        for _ in range(self.epochs):
+        for epoch in range(self.epochs):
             for batch in data:
                 optimizer.zero_grad()
-                loss = learner.mean_loss(learner.output(batch), batch)
+                output = learner.output(batch)
+                loss = learner.mean_loss(output, batch)
+                if not epoch:  # the same rows come again
+                    _check_rows(learner, batch, output, loss)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         optimizer.zero_grad()
@@ -124,6 +131,14 @@ class PackNet(Strategy):
                 f"strategy's learning rate, {self.lr}"
             )
         self.pruned = len(net.ids)
+
+
+def _check_rows(learner: Learner, batch: Batch, output: Any, loss: Tensor) -> None:
+    """Refuse rows that a step refuses, too."""
+    if not loss.requires_grad:
+        raise nothing_to_learn(batch, learner.current)
+    if (hidden := hidden_labels(batch, output)) is not None:
+        raise hidden
 
 
 def packed(learner: Learner) -> Packed:

@@ -5,8 +5,13 @@ import torch
 from strategy_models import batches_of, copied, learn, learner_of, mlp
 
 from lifelong import PackNet, TaskSpec
-from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn, UnknownName
-from lifelong.nets import MLP, Packed
+from lifelong.core.errors import (
+    LabelOutsideHead,
+    NonFiniteLoss,
+    NothingLeftToLearn,
+    UnknownName,
+)
+from lifelong.nets import MLP, Packed, TaskClassifier, TaskHeads
 
 
 def packed():
@@ -114,6 +119,44 @@ def test_retraining_that_diverges_leaves_everything_as_it_was():
     after = learner.state_dict()["model"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert learner.current == 0
+
+
+def with_heads():
+    return Packed(TaskClassifier(MLP(3, hidden=(9,)), TaskHeads(9)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "told"),
+    [
+        (lambda: batches_of(2, classes=(0, 1)), NothingLeftToLearn, "of task 0, and task 1 is op"),
+        (
+            lambda: [*batches_of(2, classes=(2, 3), task=1), *batches_of(1, classes=(0, 1))],
+            NothingLeftToLearn,
+            "nothing that trains has a part in the loss of these rows, of task 0",
+        ),
+        (
+            lambda: batches_of(2, classes=(0, 1), task=1),
+            LabelOutsideHead,
+            r"in row 0 is none of the classes of task 1, where its output is hidden",
+        ),
+    ],
+)
+def test_rows_that_a_step_refuses_are_refused_by_retraining_and_nothing_changes(rows, kind, told):
+    learner = learner_of(PackNet(prune=0.5, epochs=2), with_heads)
+    learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1))
+    own = batches_of(2, classes=(2, 3), task=1)
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    for batch in own:
+        learner.observe(batch)
+    before = learner.state_dict()["model"]
+    with pytest.raises(kind, match=told):
+        learner.end_task(rows())
+    after = learner.state_dict()["model"]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(p.grad is None for p in learner.model.parameters())
+    assert (learner.current, learner.strategies[0].pruned) == (1, 1)
+    learner.end_task(own)
+    assert learner.strategies[0].pruned == 2
 
 
 def test_models_that_are_not_packed_and_senseless_settings_are_refused():
