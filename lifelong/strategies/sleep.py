@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import InvalidBatch, NonFiniteLoss
+from lifelong.core.errors import NonFiniteLoss
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.memory import Memory
 from lifelong.nets.heads import MASKED
 from lifelong.strategies.quadratic import checked_strength
-from lifelong.strategies.teacher import Frozen, answers, snapshot, softened
+from lifelong.strategies.teacher import Frozen, answers, of_one_class, snapshot, softened
+
+_OTHERS = (
+    "a row's teacher is the one surer of its class: for other targets switch it off with strength=0"
+)
 
 
 class Sleep(Strategy):
@@ -51,6 +55,7 @@ class Sleep(Strategy):
     Raises:
         ValueError: a setting out of range.
         NonFiniteLoss: sleeping diverged; everything is as it was before.
+        InvalidBatch: from the step, labels or outputs that cannot be distilled.
 
     Example:
         >>> Sleep(capacity=200, steps=50).prune
@@ -97,7 +102,9 @@ class Sleep(Strategy):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
         """Add nothing; make sure that the new rows, as all strategies leave them, can be kept."""
-        del learner, output
+        del learner
+        if self.strength and self.steps:
+            of_one_class(output, batch, _OTHERS)
         if not self._borrowed:
             self.memory.check(_new(batch), group=_group(batch))
         return 0.0
@@ -138,7 +145,8 @@ class Sleep(Strategy):
             )
         self.awoke = snapshot(learner.model)
         some = next(iter(data)).rows(slice(1))
-        self.width = learner.predict(some.x, some.task).shape[1] if self.strength else 0
+        teaches = self.strength and self.steps
+        self.width = learner.predict(some.x, some.task).shape[1] if teaches else 0
 
     def forget(self, keys: Tensor) -> None:
         """Erase the rows with these ids from the memory."""
@@ -147,11 +155,7 @@ class Sleep(Strategy):
     def _teach(self, learner: Learner, teachers: list[nn.Module], batch: Batch) -> Tensor:
         """Take the answers to each row of the teacher that is surer of its label."""
         *past, present = [answers(learner, teacher, batch).float() for teacher in teachers]
-        if present.ndim != 2 or batch.y.ndim != 1 or batch.y.is_floating_point():
-            raise InvalidBatch(
-                f"outputs {tuple(present.shape)} for targets {tuple(batch.y.shape)}; distillation "
-                "in sleep wants one class a row: switch it off with strength=0"
-            )
+        of_one_class(present, batch, _OTHERS)  # another strategy's memory may hold any rows
         for earlier in past:
             earlier[:, self.width :] = MASKED
             label = batch.y[:, None]

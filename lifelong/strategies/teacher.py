@@ -15,6 +15,7 @@ from lifelong.core.errors import InvalidBatch
 from lifelong.core.forward import forward, frozen_copy
 from lifelong.core.learner import Learner
 from lifelong.nets import NearestMeanHead
+from lifelong.strategies.class_ids import check_class_ids
 
 Rows: TypeAlias = Literal["new", "replayed", "all"]
 """Which rows of a batch a teacher is asked about: the stream's, those appended, or both."""
@@ -142,6 +143,28 @@ def of_classes(output: Any, batch: Batch, told: str) -> Tensor:
         f"outputs {found} for y, {y.dtype} of shape {tuple(y.shape)}, are not of several classes, "
         f"(rows, classes); {told}"
     )
+
+
+def of_one_class(output: Any, batch: Batch, told: str) -> Tensor:
+    """Give a model's output back if it has one for each class, (rows, classes), and y an id a row.
+
+    Raises:
+        InvalidBatch: the outputs or the targets are others; `told` says what to do.
+
+    Example:
+        >>> of_one_class(torch.zeros(2, 3), Batch.of(torch.zeros(2), torch.zeros(2)), "take L2")
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.InvalidBatch: y is torch.float32 of shape (2,), no class a row; take L2
+    """
+    check_class_ids(batch.y, told)
+    found = of_classes(output, batch, told)
+    if found.ndim > 2:
+        raise InvalidBatch(
+            f"outputs of shape {tuple(found.shape)} for one class a row, where (rows, classes) "
+            f"are needed; {told}"
+        )
+    return found
 
 
 def _probabilities(y: Tensor) -> bool:

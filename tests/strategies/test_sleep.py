@@ -218,6 +218,58 @@ def test_targets_that_are_no_classes_want_no_distillation():
         learn(learner, 0, rows)
 
 
+class Dict(nn.Linear):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "told"),
+    [
+        (lambda: nn.Linear(3, 4), torch.full((6, 4), 0.25), "no class a row"),
+        (lambda: nn.Linear(3, 4), torch.ones(6, 2).long(), "no class a row"),
+        (lambda: nn.Linear(3, 1), torch.arange(6) % 2, "not of several classes"),
+        (lambda: nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), torch.arange(6) % 2, "not of"),
+        (
+            lambda: nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (2, 2))),
+            torch.ones(6),
+            "no class",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (2, 2))),
+            torch.ones(6).long(),
+            r"outputs of shape \(6, 2, 2\)",
+        ),
+        (lambda: Dict(3, 4), torch.arange(6) % 2, "outputs in a dict"),
+    ],
+)
+def test_what_sleep_cannot_teach_is_refused_in_the_first_step(model, y, told):
+    def loss(output, batch):
+        output = output["logits"] if isinstance(output, dict) else output
+        return output.flatten()[: len(batch)]
+
+    sleep = Sleep(50, steps=2)
+    learner = learner_of(sleep, model, loss=loss)
+    before = copied(learner.parameters)
+    learner.begin_task(0)
+    with pytest.raises(InvalidBatch, match=told):
+        learner.observe(Batch.of(torch.rand(6, 3), y, 0, torch.arange(6)))
+    assert learner.batches == len(sleep.memory) == 0
+    expect_close(copied(learner.parameters), before, 0.0)
+
+
+@pytest.mark.parametrize("settings", [{"strength": 0.0}, {"steps": 0}])
+def test_a_sleep_that_teaches_nothing_takes_any_targets(settings):
+    def model():
+        return nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+
+    learner = learner_of(Sleep(50, **{"steps": 2, **settings}), model, loss=nn.MSELoss())
+    rows = [Batch.of(torch.rand(6, 3), torch.rand(6), 0, torch.arange(6)) for _ in range(2)]
+    for task in range(2):
+        learn(learner, task, rows)
+    assert learner.steps == 4
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
