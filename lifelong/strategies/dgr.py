@@ -16,6 +16,7 @@ from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.nets.generators import GAN, VAE, Generator, LatentDiffusion, check_rows
 from lifelong.strategies.apprentice import Apprentice, Make
+from lifelong.strategies.er_ace import counted
 from lifelong.strategies.held_out import check_held
 from lifelong.strategies.scholar import PROBE, Scholar, compared
 from lifelong.strategies.teacher import of_classes, softened
@@ -260,19 +261,3 @@ class DGR(Strategy):
     def brightness(self, x: Tensor) -> float | None:
         """Say what full brightness is in these rows; None if they have none."""
         return 255.0 if self.scale is None and x.dtype == torch.uint8 else self.scale
-
-
-def counted(batch: Batch) -> Tensor:
-    """Weigh the new rows of a batch, 1 each if it has no weights or none of them counts.
-
-    Example:
-        >>> batch = Batch.of(torch.zeros(2, 1), torch.tensor([0, 1]))
-        >>> counted(replace(batch, weight=torch.tensor([0.0, 3.0])))
-        tensor([0., 3.])
-        >>> counted(replace(batch, weight=torch.zeros(2)))
-        tensor([1., 1.])
-    """
-    if batch.weight is None:
-        return torch.ones(batch.new, device=batch.y.device)
-    weight = batch.weight[: batch.new]
-    return weight.where(weight.sum() > 0, 1)  # on the device, which has not to wait for it

@@ -83,6 +83,24 @@ def uncounted(batch: Batch) -> Batch:
     return replace(batch, weight=weight)
 
 
+def counted(batch: Batch) -> Tensor:
+    """Weigh the new rows of a batch, 1 each if it has no weights or none of them counts.
+
+    So it is behind a strategy that takes their loss over, as with `uncounted`.
+
+    Example:
+        >>> batch = Batch.of(torch.zeros(2, 1), torch.tensor([0, 1]))
+        >>> counted(replace(batch, weight=torch.tensor([0.0, 3.0])))
+        tensor([0., 3.])
+        >>> counted(uncounted(batch))
+        tensor([1., 1.])
+    """
+    if batch.weight is None:
+        return torch.ones(batch.new, device=batch.y.device)
+    weight = batch.weight[: batch.new]
+    return weight.where(weight.sum() > 0, 1)  # on the device, which has not to wait for it
+
+
 def masked(output: Tensor, y: Tensor, by: float | None = None) -> Tensor:
     """Mask the outputs of classes that are not among the labels, or lower them `by` so much.
 

@@ -15,7 +15,8 @@ from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.nets.generators import GAN, Generator
 from lifelong.strategies.apprentice import Apprentice
-from lifelong.strategies.dgr import DGR, counted
+from lifelong.strategies.dgr import DGR
+from lifelong.strategies.er_ace import counted
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.scholar import Scholar
 

@@ -14,8 +14,9 @@ from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.forward import forward
 from lifelong.core.learner import Learner
-from lifelong.core.loss import reduce
+from lifelong.core.loss import nothing_to_learn, reduce
 from lifelong.core.undisturbed import undisturbed
+from lifelong.strategies.er_ace import counted
 from lifelong.strategies.replay import Replay
 
 
@@ -31,7 +32,9 @@ class MIR(Replay):
     comparison, and with a learning rate of its own, as a strategy does not know the optimizer.
     The two means are added, as in the authors' code, so at an equal learning rate steps are about
     twice those of `Replay`. The authors leave rows of the present task out of the candidates;
-    fill="task" does so. Strategies behind it see replayed rows with the weight 0.
+    fill="task" does so. Strategies behind it see replayed rows with the weight 0. New rows count in
+    the imagined step by the weights that they come with; where none counts, as behind a strategy
+    that takes their loss over (`ERACE`), each counts 1 there.
 
     Args:
         capacity: how many rows the memory holds, or bytes such as "10MB".
@@ -41,6 +44,7 @@ class MIR(Replay):
 
     Raises:
         ValueError: fewer candidates than 1, or a learning rate that is not positive.
+        NothingLeftToLearn: from the step, new rows whose loss nothing that trains has a part in.
 
     Example:
         >>> MIR(capacity=500).candidates
@@ -90,7 +94,11 @@ class MIR(Replay):
 
         Returns:
             (rows,), detached.
+
+        Raises:
+            NothingLeftToLearn: nothing that trains has a part in the loss of the new rows.
         """
+        new = new if new.weight is None else replace(new, weight=counted(new))
         model, aware = learner.model, learner.task_aware
 
         def losses(rows: Batch, weights: Mapping[str, Tensor]) -> Tensor:
@@ -104,6 +112,8 @@ class MIR(Replay):
         now = dict(learner.parameters)
         with undisturbed(model):
             loss = reduce(losses(new, now), new)
+            if not loss.requires_grad:
+                raise nothing_to_learn(new, learner.current)
             gradients = torch.autograd.grad(loss, list(now.values()), allow_unused=True)
             with torch.no_grad():
                 moved = zip(now.items(), gradients, strict=True)

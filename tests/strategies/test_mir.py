@@ -7,8 +7,8 @@ from strategy_models import mlp as fixed
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import MIR, Batch, Learner, TaskSpec
-from lifelong.core.errors import InvalidBatch
+from lifelong import ERACE, MIR, XDER, Batch, ICaRL, Learner, Steady, TaskSpec
+from lifelong.core.errors import InvalidBatch, NothingLeftToLearn
 
 
 def filled(**settings):
@@ -41,6 +41,47 @@ def test_those_replayed_are_the_most_interfered_of_all_candidates():
     learner.observe(new)
     replayed = seen.batches[-1].key[6:]
     assert sorted(replayed.tolist()) == sorted(held["key"][scores.topk(4).indices].tolist())
+
+
+@pytest.mark.parametrize("first", [ERACE, Steady, XDER, ICaRL])
+def test_behind_what_takes_the_new_rows_over_they_are_the_most_interfered_too(first):
+    mir, seen = MIR(60, lr=0.5, candidates=100, rows=4), Capture()
+    learner = learner_of([first(60), mir, seen])
+    for number in range(8):
+        learner.observe(batches_of(1, task=number)[0])
+    new, held = batches_of(1, task=20)[0], mir.memory.all()
+    scores = mir.interference(learner, new, Batch.of(held["x"], held["y"], 0, held["key"]))
+    assert scores.any()
+    learner.observe(new)
+    assert not seen.batches[-1].weight[:6].any()
+    replayed = seen.batches[-1].key[-4:]
+    assert sorted(replayed.tolist()) == sorted(held["key"][scores.topk(4).indices].tolist())
+
+
+def test_new_rows_count_in_the_imagined_step_by_their_weights():
+    learner, mir, _ = filled()
+    new, pool = batches_of(2, task=20)
+    weight = torch.tensor([0.0, 2.0, 0.0, 1.0, 0.0, 0.0])
+    found = mir.interference(learner, replace(new, weight=weight), pool)
+    rows = torch.tensor([1, 1, 3])
+    torch.testing.assert_close(found, mir.interference(learner, new.rows(rows), pool))
+
+
+def test_new_rows_of_which_nothing_learns_are_refused_as_by_a_learner():
+    class Fixed(nn.Linear):
+        fixed = False
+
+        def forward(self, x):
+            output = super().forward(x)
+            return output.detach() if self.fixed else output
+
+    learner = learner_of(MIR(60, rows=2), lambda: Fixed(3, 4))
+    first, second = batches_of(2)
+    learner.observe(first)
+    learner.model.fixed = True
+    with pytest.raises(NothingLeftToLearn, match="nothing that trains has a part in the loss"):
+        learner.observe(second)
+    assert learner.steps == 1
 
 
 def test_the_loss_is_the_sum_of_two_means():
