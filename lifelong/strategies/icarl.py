@@ -18,9 +18,12 @@ from lifelong.core.strategy import State, Strategy
 from lifelong.memory import herding
 from lifelong.memory.rows import same_length
 from lifelong.nets import NearestMeanHead
+from lifelong.strategies.class_ids import check_among, check_class_ids, check_named
 from lifelong.strategies.er_ace import uncounted
-from lifelong.strategies.teacher import Frozen, answers, snapshot
+from lifelong.strategies.teacher import Frozen, answers, of_one_class, snapshot
 from lifelong.strategies.xder import classes_so_far
+
+_CLASSES = "it must be class ids, of which ICaRL keeps exemplars: for other targets take Replay"
 
 
 class ICaRL(Strategy):
@@ -51,6 +54,8 @@ class ICaRL(Strategy):
     Raises:
         ValueError: the capacity, the number of rows or the temperature is no positive number; when
             a task ends, fewer exemplars than classes.
+        InvalidBatch: from the step, labels that are no classes or not among those named for the
+            task, or classes without an output.
 
     Example:
         >>> ICaRL(capacity=200).exemplars
@@ -88,10 +93,8 @@ class ICaRL(Strategy):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append exemplars; the learner's own loss counts neither them nor the new rows."""
-        if batch.y.ndim != 1 or batch.y.is_floating_point():
-            raise InvalidBatch(
-                f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}; it must be class ids"
-            )
+        check_class_ids(batch.y, _CLASSES)
+        check_among(batch.y[: batch.new], learner.tasks, "ICaRL learns no others")
         if self.lost:
             self._fill(learner, self.lost)
         index = [torch.arange(batch.new)]
@@ -112,6 +115,8 @@ class ICaRL(Strategy):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Binary cross-entropy to the labels for new classes, to the teacher for old ones."""
+        output = of_one_class(output, batch, _CLASSES)
+        check_named(learner.tasks, output)
         rows = batch.rows(self._index)
         logits: Tensor = output[self._index].float()
         classes = torch.arange(logits.shape[1], device=logits.device)

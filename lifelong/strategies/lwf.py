@@ -12,6 +12,7 @@ from torch import Tensor
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
+from lifelong.strategies.class_ids import check_named
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.recorded import Recorded
 from lifelong.strategies.teacher import (
@@ -56,7 +57,8 @@ class LwF(Strategy):
     Raises:
         ValueError: a negative strength or record, a temperature that is not positive, or other
             rows.
-        InvalidBatch: from the step, outputs that are not of classes.
+        InvalidBatch: from the step, outputs that are not of classes, or for a model that wants the
+            task not of all classes named.
 
     Example:
         >>> LwF(strength=1.0).temperature
@@ -120,6 +122,8 @@ class LwF(Strategy):
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """Cross-entropy between the teacher's softened answers and the model's."""
         output = of_classes(output, batch, _OTHERS)
+        if learner.task_aware:
+            check_named(learner.tasks, output)
         where = self._copies if learner.task_aware else chosen(batch, self.rows)
         if not self.teacher or where.start == where.stop:
             return 0.0

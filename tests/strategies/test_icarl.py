@@ -12,6 +12,7 @@ from strategy_models import (
     multi_head,
     seeded,
 )
+from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, ICaRL, Learner, Strategy, TaskSpec
@@ -260,6 +261,42 @@ def test_more_classes_than_exemplars_are_refused_and_nothing_is_lost():
 def test_labels_that_are_no_classes_are_refused():
     with pytest.raises(InvalidBatch, match="it must be class ids"):
         learner_of(ICaRL(2)).observe(Batch.of(torch.zeros(2, 3), torch.zeros(2)))
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_a_label_that_is_not_named_for_the_task_would_not_be_learned_and_is_refused(label):
+    learner, _ = taught(lambda: MLP(3, hidden=(5,), outputs=6), ICaRL(20))
+    learner.begin_task(TaskSpec(1, (2, 4)))
+    before = copied(learner.parameters)
+    rows = Batch.of(torch.zeros(3, 3), torch.tensor([2, label, 4]))
+    with pytest.raises(InvalidBatch, match=rf"label {label} is none of .* task 1, \[2, 4\]"):
+        learner.observe(rows)
+    assert learner.steps == 4
+    assert all(torch.equal(learner.parameters[name], before[name]) for name in before)
+
+
+class Dict(nn.Linear):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "told"),
+    [
+        (lambda: nn.Linear(3, 4), (0, 5), "class 5 is named for task 0, .* outputs 0 to 3"),
+        (lambda: Dict(3, 4), (0, 1), "outputs in a dict"),
+        (lambda: nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (2, 2))), (0, 1), r"\(6, 2, 2\)"),
+        (lambda: nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), (0, 1), r"shape \(6,\)"),
+    ],
+)
+def test_outputs_of_which_some_class_has_none_are_refused_in_the_first_step(model, classes, told):
+    learner = learner_of(ICaRL(20), model, loss=lambda output, batch: torch.zeros(len(batch)))
+    before = copied(learner.parameters)
+    learner.begin_task(TaskSpec(0, classes))
+    with pytest.raises(InvalidBatch, match=told):
+        learner.observe(batches_of(1, classes=classes[:2])[0])
+    assert learner.batches == 0
+    assert all(torch.equal(learner.parameters[name], before[name]) for name in before)
 
 
 def test_a_damaged_state_is_refused():

@@ -374,3 +374,16 @@ def test_probabilities_of_classes_are_targets_like_others():
     learn(learner, 0, [soft])
     learn(learner, 1, [soft])
     assert learner.steps == 2
+
+
+def test_a_task_aware_model_wants_an_output_for_each_class_named():
+    class Shared(nn.Linear):
+        def forward(self, x, task):
+            return super().forward(x)
+
+    learner = learner_of(LwF(), lambda: Shared(3, 2))
+    learn(learner, 0, batches_of(1, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    with pytest.raises(InvalidBatch, match=r"class 3 is named for task 1, .* outputs 0 to 1"):
+        learner.observe(batches_of(1, classes=(0, 1), task=1)[0])
+    assert learner.steps == 1
