@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
-from lifelong.core.features import tapped
+from lifelong.core.features import head_of, tapped
 from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
 from lifelong.memory import REASONS, Cleaning
@@ -41,7 +41,8 @@ class CleanReplay(Replay):
         **settings: as in `Replay`.
 
     Raises:
-        ValueError: a setting out of range.
+        ValueError: a setting out of range; from the step, a model without a head whose features
+            were asked for.
         InvalidBatch: from the step, when the loss or the labels do not suit what was asked for.
 
     Example:
@@ -84,6 +85,8 @@ class CleanReplay(Replay):
         wider: str | None = None,
     ) -> None:
         """Make sure that the new rows can be kept, with what is kept of them beside."""
+        if self.cleaning.looks_at_features:
+            head_of(learner.model)  # which `after_step` will look behind
         own = dict(more or {})
         if self.memory.budget and not self.memory.nbytes:  # room is counted for the first rows
             first = batch.rows(slice(1))

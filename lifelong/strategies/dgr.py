@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import GeneratorCollapsed, InvalidBatch, UnknownName
+from lifelong.core.features import head_of
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.nets.generators import GAN, VAE, Generator, LatentDiffusion, check_rows
@@ -64,7 +65,7 @@ class DGR(Strategy):
 
     Raises:
         UnknownName: there is no such kind.
-        ValueError: a number is out of range.
+        ValueError: a number is out of range; from the step, a model without a head.
         InvalidBatch: from the step, rows of which none can be made, or with soft targets outputs
             that are not of classes.
 
@@ -123,6 +124,7 @@ class DGR(Strategy):
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append rows as the last generator makes them, weighted by the number of old tasks."""
         self.check(batch)
+        head_of(learner.model)  # whose features tell at the end of the task what has been made
         batch, self._held = self.trigger.withhold(batch)
         self._made = slice(0)
         self._weight = counted(batch)

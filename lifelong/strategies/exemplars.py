@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import BudgetTooSmall, UnknownName
-from lifelong.core.features import tapped
+from lifelong.core.features import head_of, tapped
 from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
 from lifelong.memory import SELECTIONS, Codec
@@ -47,6 +47,7 @@ class Exemplars(Replay):
 
     Raises:
         UnknownName: there is no such way to select, or to store.
+        ValueError: from the step, a model without a head.
         InvalidBatch: labels are no classes.
         BudgetTooSmall: from `consolidate`, when there are more classes than rows.
 
@@ -75,6 +76,7 @@ class Exemplars(Replay):
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append exemplars, once it is sure that others can be chosen when the task is over."""
         check_class_ids(batch.y, _CLASSES)
+        head_of(learner.model)
         return super().extend(learner, batch)
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:

@@ -44,7 +44,7 @@ class FeatureReplay(Strategy):
         frozen: whether the backbone stays after the first task.
 
     Raises:
-        ValueError: a number is out of range, or the model has no head.
+        ValueError: a number is out of range; from the step, a model without a head.
         InvalidBatch: labels are no classes.
 
     Example:
@@ -87,12 +87,12 @@ class FeatureReplay(Strategy):
                 f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}; features are kept by "
                 "class: give int64 labels, (rows,)"
             )
-        classes = self.gaussians.classes
+        classes, head = self.gaussians.classes, head_of(learner.model)
         if not classes:
             return 0.0
         features, y = self.gaussians.sample(self.rows or batch.new, self.generator)
         features = features.clamp_min(0) if self.positive else features
-        head, named = head_of(learner.model), {}
+        named = {}
         if wants_task(head):
             homes = torch.tensor([self.tasks[str(c)] for c in classes], device=y.device)
             named = {"task": homes.repeat_interleave(len(y) // len(classes))}

@@ -37,8 +37,8 @@ class FeatureDistillation(Strategy):
         rows: which to compare: "new", "replayed", or "all" of a batch as in the paper.
 
     Raises:
-        ValueError: a negative strength, or another distance or other rows; while learning, a
-            model without a head.
+        ValueError: a negative strength, or another distance or other rows; from the step, a
+            model without a head, or whose forward does not call it.
 
     Example:
         >>> FeatureDistillation(strength=5.0).distance
@@ -62,10 +62,11 @@ class FeatureDistillation(Strategy):
         self.teacher: dict[str, Tensor] = {}
         self._frozen = Frozen()
         self._now = Glimpse()
+        self._looked = False
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
-        """Watch the forward pass that follows."""
-        if self.teacher:
+        """Watch the forward pass that follows, in the first step to see what there will be."""
+        if self.teacher or not self._looked:
             self._now.watch(learner.model, self._layers())
         return batch
 
@@ -73,6 +74,9 @@ class FeatureDistillation(Strategy):
         """Distance between the features now and the teacher's."""
         del output
         now, self._now = self._now, Glimpse()  # holds on to no activation after the step
+        if not self._looked:
+            self._check(now)
+            self._looked = True
         where = chosen(batch, self.rows)
         if not self.teacher or where.start == where.stop:
             return 0.0
@@ -89,6 +93,10 @@ class FeatureDistillation(Strategy):
     def _layers(self) -> list[str]:
         """Name the modules to look at beside the head."""
         return []
+
+    def _check(self, now: Glimpse) -> None:
+        """Look whether what was seen can be compared, before there is a teacher to compare with."""
+        _ = now.features  # raises if there are none
 
     def _apart(self, now: Glimpse, then: Glimpse) -> Tensor:
         """Measure how far the model is from its teacher, on the same rows."""

@@ -53,7 +53,7 @@ class ICaRL(Strategy):
 
     Raises:
         ValueError: the capacity, the number of rows or the temperature is no positive number; when
-            a task ends, fewer exemplars than classes.
+            a task ends, fewer exemplars than classes; from the step, a model without a head.
         InvalidBatch: from the step, labels that are no classes or not among those named for the
             task, or classes without an output.
 
@@ -94,6 +94,7 @@ class ICaRL(Strategy):
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append exemplars; the learner's own loss counts neither them nor the new rows."""
         check_class_ids(batch.y, _CLASSES)
+        head_of(learner.model)  # in front of which exemplars will be chosen
         check_among(batch.y[: batch.new], learner.tasks, "ICaRL learns no others")
         if self.lost:
             self._fill(learner, self.lost)

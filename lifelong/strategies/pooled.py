@@ -40,8 +40,8 @@ class PooledDistillation(FeatureDistillation):
         rows: which to compare: "new", "replayed", or "all" of a batch as in the paper.
 
     Raises:
-        ValueError: a negative strength or weight, other rows; while learning, a model without a
-            head or without a module of that name.
+        ValueError: a negative strength or weight, other rows; from the step, a model without a
+            head, or without a module of that name that gives maps in front of it.
 
     Example:
         >>> PooledDistillation(layers=["blocks.1", "blocks.3"]).layers
@@ -71,6 +71,18 @@ class PooledDistillation(FeatureDistillation):
 
     def _layers(self) -> list[str]:
         return self.layers
+
+    def _check(self, now: Glimpse) -> None:
+        super()._check(now)
+        for name in self.layers:
+            seen: Any = now.maps.get(name)
+            if isinstance(seen, Tensor) and seen.ndim == 4:
+                continue
+            found = f"gives {tuple(seen.shape)}" if isinstance(seen, Tensor) else "gives none"
+            raise ValueError(
+                f"module {name!r} {found} in front of the head; name modules whose outputs are "
+                "maps, (rows, channels, height, width), or leave layers out"
+            )
 
     def _apart(self, now: Glimpse, then: Glimpse) -> Tensor:
         flat = self.flat * super()._apart(now, then)

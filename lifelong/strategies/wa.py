@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -29,7 +29,7 @@ class WA(Strategy):
     positive; here they may have any sign.
 
     Raises:
-        ValueError: when a task ends, a head without linear weights for each class.
+        ValueError: from the step, a head without linear weights for each class.
         InvalidBatch: labels are no classes.
 
     Example:
@@ -43,11 +43,12 @@ class WA(Strategy):
         self.seen: list[int] = []
         """The classes of earlier tasks."""
 
-    def extend(self, learner: Learner, batch: Batch) -> Batch:
-        """Look at what the end of the task will need, before anything is learned."""
-        del learner
+    def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
+        """Add nothing; look at what the end of the task will need, before anything is learned."""
+        del output
         check_class_ids(batch.y, _CLASSES)
-        return batch
+        linear_outputs(head_of(learner.model))
+        return 0.0
 
     @torch.no_grad()
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
@@ -27,6 +28,17 @@ def growing() -> nn.Module:
 
 def multi_head() -> nn.Module:
     return TaskClassifier(MLP(3, hidden=(5,)), MultiHead(5))
+
+
+class Headless(nn.Module):
+    """A model whose last layer is neither named nor linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(1, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x[:, None])[..., 0]
 
 
 def learner_of(
@@ -61,6 +73,15 @@ def learn(learner: Learner, task: int, batches: list[Batch], classes=()) -> None
     for batch in batches:
         learner.observe(batch)
     learner.end_task(batches)
+
+
+def expect_refused(learner: Learner, batch: Batch, told: str, error=ValueError) -> None:
+    """A first batch is refused, and nothing has changed."""
+    before = copied(learner.parameters)
+    with pytest.raises(error, match=told):
+        learner.observe(batch)
+    assert learner.batches == learner.steps == 0
+    expect_close(copied(learner.parameters), before, 0.0)
 
 
 def copied(parameters: dict[str, Any]) -> dict[str, Tensor]:

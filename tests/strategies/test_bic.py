@@ -2,13 +2,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategy_models import Capture, batches_of, copied, expect_close, growing, learn, learner_of
+from strategy_models import (
+    Capture,
+    Headless,
+    batches_of,
+    copied,
+    expect_close,
+    expect_refused,
+    growing,
+    learn,
+    learner_of,
+)
 from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, BiC, TaskSpec
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch
-from lifelong.nets import MLP, Classifier
+from lifelong.nets import MLP, Classifier, CosineHead
 from lifelong.strategies.bic import DAMPING, LEAST, fitted
 
 
@@ -192,3 +202,17 @@ def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
         learner.end_task([batch])
     assert learner.steps == 0
     expect_close(copied(learner.parameters), before, 0.0)
+
+
+def cosine() -> nn.Module:
+    return Classifier(MLP(3, hidden=(5,)), CosineHead(5))
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [(cosine, "without linear weights"), (Headless, "name its last layer `head`")],
+)
+def test_a_head_that_cannot_be_corrected_is_refused_in_the_first_step(model, told):
+    learner = learner_of(BiC(20), model)
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    expect_refused(learner, batches_of(1)[0], told)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from strategy_models import batches_of, learner_of
+from strategy_models import Headless, batches_of, expect_refused, learn, learner_of
 from torch.nn import functional as F
 
 from lifelong import Batch, CleanReplay, TaskSpec
@@ -79,6 +79,15 @@ def test_what_does_not_suit_is_refused_before_the_step():
     assert whole.batches == targets.batches == 0
     with pytest.raises(ValueError, match="near is 2"):
         CleanReplay(9, near=2)
+
+
+def test_features_want_a_head_which_the_first_step_looks_for():
+    for settings in ({"near": 0.9}, {"neighbours": 3}):
+        learner = learner_of(CleanReplay(9, **settings), Headless)
+        expect_refused(learner, batches_of(1)[0], "name its last layer `head`")
+    learner = learner_of(CleanReplay(9, small_loss=0.9), Headless)  # looks at no features
+    learn(learner, 0, batches_of(3))
+    assert learner.steps == 3
 
 
 @pytest.mark.parametrize(("settings", "more"), [({}, 8), ({"near": 0.9}, 8 + 2 * 5)])

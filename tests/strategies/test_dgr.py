@@ -5,8 +5,10 @@ import pytest
 import torch
 from strategy_models import (
     Capture,
+    Headless,
     batches_of,
     copied,
+    expect_refused,
     growing,
     learn,
     learner_of,
@@ -16,7 +18,7 @@ from strategy_models import (
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import DGR, ERACE, Batch, Replay, Strategy, TaskSpec
+from lifelong import DGR, ERACE, Batch, MeRGAN, Replay, Strategy, TaskSpec
 from lifelong.core.errors import GeneratorCollapsed, InvalidBatch, UnknownName
 from lifelong.core.forward import forward, frozen_copy
 from lifelong.nets import MLP
@@ -277,3 +279,9 @@ def test_soft_targets_are_of_classes_which_the_first_step_looks_at(outputs, y):
     assert learner.batches == 0
     for name, weight in before.items():
         assert torch.equal(learner.parameters[name], weight)
+
+
+@pytest.mark.parametrize("kind", [DGR, MeRGAN])
+def test_a_model_without_a_head_is_refused_in_the_first_step(kind):
+    learner = learner_of(kind(width=8, strict=False), Headless)
+    expect_refused(learner, batches_of(1)[0], "name its last layer `head`")

@@ -1,6 +1,15 @@
 import pytest
 import torch
-from strategy_models import Capture, batches_of, copied, expect_close, learn, learner_of
+from strategy_models import (
+    Capture,
+    Headless,
+    batches_of,
+    copied,
+    expect_close,
+    expect_refused,
+    learn,
+    learner_of,
+)
 from torch.nn import functional as F
 
 from lifelong import Batch, Exemplars
@@ -144,3 +153,8 @@ def test_labels_that_are_no_classes_are_refused_in_the_first_step(y):
         learner.observe(Batch.of(torch.randn(6, 3), y, 0, torch.arange(6)))
     assert learner.steps == learner.batches == 0
     expect_close(copied(learner.parameters), before, 0.0)
+
+
+def test_a_model_without_a_head_is_refused_in_the_first_step():
+    learner = learner_of(Exemplars(20), Headless)
+    expect_refused(learner, batches_of(1)[0], "name its last layer `head`")

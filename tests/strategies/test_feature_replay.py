@@ -2,7 +2,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from strategy_models import Capture, batches_of, copied, growing, learn, learner_of, mlp, multi_head
+from strategy_models import (
+    Capture,
+    Headless,
+    batches_of,
+    copied,
+    expect_refused,
+    growing,
+    learn,
+    learner_of,
+    mlp,
+    multi_head,
+)
 from torch.nn import functional as F
 
 from lifelong import Batch, FeatureReplay, TaskSpec
@@ -86,3 +97,8 @@ def test_a_model_of_float64_learns_too():
         batches = [replace(b, x=b.x.double()) for b in batches_of(3, task=task)]
         learn(learner, task, batches)
     assert learner.steps == 9
+
+
+def test_a_model_without_a_head_is_refused_in_the_first_step():
+    learner = learner_of(FeatureReplay(), Headless)
+    expect_refused(learner, batches_of(1)[0], "name its last layer `head`")

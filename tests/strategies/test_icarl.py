@@ -4,8 +4,10 @@ import pytest
 import torch
 from strategy_models import (
     Capture,
+    Headless,
     batches_of,
     copied,
+    expect_refused,
     growing,
     learn,
     learner_of,
@@ -291,12 +293,13 @@ class Dict(nn.Linear):
 )
 def test_outputs_of_which_some_class_has_none_are_refused_in_the_first_step(model, classes, told):
     learner = learner_of(ICaRL(20), model, loss=lambda output, batch: torch.zeros(len(batch)))
-    before = copied(learner.parameters)
     learner.begin_task(TaskSpec(0, classes))
-    with pytest.raises(InvalidBatch, match=told):
-        learner.observe(batches_of(1, classes=classes[:2])[0])
-    assert learner.batches == 0
-    assert all(torch.equal(learner.parameters[name], before[name]) for name in before)
+    expect_refused(learner, batches_of(1, classes=classes)[0], told, InvalidBatch)
+
+
+def test_a_model_without_a_head_is_refused_in_the_first_step():
+    learner = learner_of(ICaRL(20), Headless)
+    expect_refused(learner, batches_of(1)[0], "name its last layer `head`")
 
 
 def test_a_damaged_state_is_refused():

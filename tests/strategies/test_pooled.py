@@ -1,6 +1,6 @@
 import pytest
 import torch
-from strategy_models import batches_of, learn, learner_of
+from strategy_models import batches_of, expect_refused, learn, learner_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -110,12 +110,17 @@ def test_named_layers_are_kept_to():
     assert own.layers == ["layers.0"]
 
 
-def test_a_layer_that_is_not_there_is_named():
-    learner = learner_of(PooledDistillation(layers=["stage"]), cnn)
-    learn(learner, 0, images(1))
-    learner.begin_task(1)
-    with pytest.raises(ValueError, match="no module 'stage'"):
-        learner.observe(images(1)[0])
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        ("stage", "no module 'stage'"),
+        ("output", "module 'output' gives none in front of the head"),
+        ("layers.11", r"module 'layers.11' gives \(4, 6\) in front of the head"),
+    ],
+)
+def test_a_layer_that_gives_no_map_before_the_head_is_named_in_the_first_step(layer, told):
+    learner = learner_of(PooledDistillation(layers=["layers.0", layer]), cnn)
+    expect_refused(learner, images(1)[0], told)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,16 @@ import math
 
 import pytest
 import torch
-from strategy_models import Capture, batches_of, growing, learn, learner_of, multi_head
+from strategy_models import (
+    Capture,
+    Headless,
+    batches_of,
+    expect_refused,
+    growing,
+    learn,
+    learner_of,
+    multi_head,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -162,11 +171,22 @@ def test_settings_out_of_range_are_refused_by_name(settings, told):
         FeatureDistillation(**settings)
 
 
-def test_a_model_without_a_head_is_refused():
-    learner = learner_of(FeatureDistillation(1.0), lambda: nn.Conv1d(3, 4, 1))
-    batch = batches_of(1)[0]
-    batch = type(batch).of(batch.x[:, :, None], batch.y[:, None])
-    learn(learner, 0, [batch])
-    learner.begin_task(1)
-    with pytest.raises(ValueError, match="name its last layer `head`"):
-        learner.observe(batch)
+class Around(nn.Module):
+    """A model whose forward does not call its head."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return F.linear(x, self.head.weight, self.head.bias)
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [(Headless, "name its last layer `head`"), (Around, "the head has been given nothing")],
+)
+@pytest.mark.parametrize("rows", ["all", "replayed"])
+def test_a_model_without_features_is_refused_in_the_first_step(model, told, rows):
+    learner = learner_of(FeatureDistillation(1.0, rows=rows), model)
+    expect_refused(learner, batches_of(1)[0], told)

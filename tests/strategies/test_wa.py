@@ -1,9 +1,19 @@
 import pytest
 import torch
-from strategy_models import batches_of, copied, expect_close, growing, learn, learner_of, multi_head
+from strategy_models import (
+    Headless,
+    batches_of,
+    copied,
+    expect_close,
+    expect_refused,
+    growing,
+    learn,
+    learner_of,
+    multi_head,
+)
 
 from lifelong import WA, Batch, Learner, Replay, TaskSpec
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import InvalidBatch, UnknownTask
 from lifelong.nets import MLP, Classifier, CosineHead
 
 
@@ -57,9 +67,17 @@ def test_a_head_without_linear_weights_is_refused_and_the_task_stays_open():
     model = Classifier(MLP(3, hidden=(5,)), CosineHead(5))
     learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.1), [WA()])
     learner.begin_task(TaskSpec(0, (0, 1)))
+    expect_refused(
+        learner, batches_of(1, classes=(0, 1))[0], "CosineHead has outputs without linear weights"
+    )
     with pytest.raises(ValueError, match="CosineHead has outputs without linear weights"):
         learner.end_task(batches_of(1, classes=(0, 1)))
     assert learner.current == 0
+
+
+def test_a_head_that_is_not_there_or_has_no_outputs_yet_is_told_as_such():
+    expect_refused(learner_of(WA(), Headless), batches_of(1)[0], "name its last layer `head`")
+    expect_refused(learner_of(WA(), growing), batches_of(1)[0], "no outputs yet", UnknownTask)
 
 
 @pytest.mark.parametrize("y", [torch.ones(6), torch.ones(6, 4), torch.ones(6, 4).long()])
