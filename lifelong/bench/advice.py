@@ -119,9 +119,10 @@ def advise(constraints: Constraints) -> Advice:
 def rank(candidates: Sequence[Candidate], place: Place) -> tuple[list[Candidate], str]:
     """Put the most accurate first, and say why.
 
-    Methods within the interval of the most accurate are even with it: of those the cheaper comes
-    first, in time on a server, in bytes on the edge. Methods of which no accuracy is known come
-    last.
+    Methods whose mean lies within the interval of the most accurate are even with it: of those
+    the cheaper comes first, in time on a server, in bytes on the edge. Methods of which no
+    accuracy is known come last. Each interval is of a method's own runs: none is paired by seed.
+    Where the first is ahead and intervals overlap all the same, that is said.
 
     Args:
         candidates: the methods.
@@ -144,10 +145,24 @@ def rank(candidates: Sequence[Candidate], place: Place) -> tuple[list[Candidate]
     even = sorted((one for accuracy, one in measured if accuracy.mean >= bar), key=price)
     ranked = [*even, *(one for accuracy, one in measured if accuracy.mean < bar), *others]
     if len(even) == 1:
-        by = ", by more than its interval" if best.half else "; one run has no interval"
-        return ranked, f"it is the most accurate{by}"
+        rivals = [one for accuracy, one in measured[1:] if best.overlaps(accuracy)]
+        return ranked, f"it is the most accurate{_by(best, rivals)}"
     told = f"{len(even)} are even, within the interval of {label(leader.method)}"
     return ranked, f"{told}; of these {cheapest}"
+
+
+def _by(best: Interval, rivals: Sequence[Candidate]) -> str:
+    """Say how far the figures tell the most accurate from others."""
+    if best.half is None:
+        return "; one run has no interval"
+    if not rivals:
+        return ", and no other interval overlaps its own"
+    their = f"{'those' if len(rivals) > 1 else 'that'} of "
+    their += ", ".join(label(one.method) for one in rivals)
+    return (
+        f": no other mean lies within its interval, which overlaps {their}, so do not rank them on "
+        "these figures alone"
+    )
 
 
 def _ranked(candidates: Sequence[Candidate], c: Constraints) -> tuple[list[Candidate], str]:

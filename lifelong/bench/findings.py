@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from lifelong.bench.charts import percent
 from lifelong.bench.statistics import Summary, format_bytes
-from lifelong.metrics.confidence import Interval
 
 JOINT = "the joint bound"
 
@@ -73,11 +72,12 @@ def _trust(rows: Sequence[Summary], best: Summary | None) -> str:
     rivals = [
         row["label"]
         for row in _contenders(rows)
-        if best and row is not best and _overlap(best["average_accuracy"], row["average_accuracy"])
+        if best and row is not best and best["average_accuracy"].overlaps(row["average_accuracy"])
     ]
     if best and rivals:
         names = _and([best["label"], *rivals])
-        text += f"; those of {names} overlap, so do not rank them on these runs alone"
+        text += f", not paired by seed; those of {names} overlap"
+        text += ", so do not rank them on these runs alone"
     return text + "."
 
 
@@ -129,12 +129,6 @@ def _price(row: Summary) -> str:
         amount = format_bytes(kept.mean).replace(" ", "\N{NO-BREAK SPACE}")
         parts.append(f"keeping {amount}" if kept.mean else "keeping nothing")
     return ", " + " and ".join(parts) if parts else ""
-
-
-def _overlap(a: Interval, b: Interval) -> bool:
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return False
-    return a.low <= b.high and b.low <= a.high
 
 
 def _and(names: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ from lifelong.metrics.confidence import Interval
 
 VALIDATION: Mapping[str, Any] = {"validation": 0.2, "on": "valid"}
 """The decision is made on training rows that are kept apart; test rows stay unseen."""
+BESIDE = 16
+"""Bytes, at most, that are noted of a row that is kept and that no storage bounds."""
 UNKNOWN_COST = 3.0
 """Taken for a method whose cost was never measured, to tell whether it fits into the time."""
 
@@ -101,7 +103,7 @@ def measure(
     """Try the best candidates of an advice on a suite, beside fine-tuning and all rows at once.
 
     The rule is that of `rank` alone: the most accurate of those that kept to the constraints, and
-    of those even with it the cheaper.
+    of those whose mean lies within its interval the cheaper.
 
     Args:
         advice: of which the first `count` are tried.
@@ -252,7 +254,12 @@ def _measured(one: Candidate, rows: Mapping[str, Summary], c: Constraints) -> Ca
     if ratio is not None:
         told = f"x{ratio.mean:.2f} the time of fine-tuning, measured"
         (reasons if ratio.mean < CHEAP else doubts).append(told)
-    if kept is not None:
+    if kept is not None and isinstance(c.storage, int) and kept.mean > c.storage:
+        doubts.append(
+            f"kept {format_bytes(kept.mean)}, of which what is noted beside rows, {BESIDE} bytes "
+            f"each at most, is not counted towards the {format_bytes(c.storage)}"
+        )
+    elif kept is not None:
         reasons.append(f"kept {format_bytes(kept.mean)}")
     return replace(
         one,
@@ -269,8 +276,8 @@ def _measured(one: Candidate, rows: Mapping[str, Summary], c: Constraints) -> Ca
 
 def _broken(one: Candidate, c: Constraints) -> str | None:
     room = float(c.storage) if isinstance(c.storage, int) else float("inf")
-    if keeps_rows(one.method):  # what is noted of the rows, 16 bytes at most, is beside it
-        room += 16 * room / (NOTED + (c.row_bytes or 0))
+    if keeps_rows(one.method):
+        room += BESIDE * room / (NOTED + (c.row_bytes or 0))
     if one.least is not None and one.least > room:
         return f"it kept {format_bytes(one.least)}, more than the storage"
     if c.compute is not None and one.cost is not None and one.cost > c.compute:

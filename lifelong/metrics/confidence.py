@@ -29,6 +29,18 @@ class Interval:
         """The upper end of the interval."""
         return None if self.half is None else self.mean + self.half
 
+    def overlaps(self, other: Interval) -> bool:
+        """Tell whether the intervals of two have a value in common; False if one has none.
+
+        >>> interval([1.0, 2.0]).overlaps(interval([2.0, 3.0])), interval([1.0]).overlaps(
+        ...     interval([1.0])
+        ... )
+        (True, False)
+        """
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return False
+        return self.low <= other.high and other.low <= self.high
+
 
 def interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
     """Return the mean of independent values with Student's confidence interval.

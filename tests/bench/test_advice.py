@@ -331,6 +331,22 @@ def test_ties_within_the_interval_go_to_the_cheaper():
     assert rank([unknown], "server")[1].startswith("none of these was compared")
 
 
+def test_it_is_said_where_the_interval_of_the_first_overlaps_others():
+    best = candidate("eeil", 94.7, 3.1)
+    near, wide = candidate("der++", 91.5, 1.3), candidate("bic", 90.8, 5.9)
+    apart, bare = candidate("er-ace", 88.0, 1.0), candidate("mir", 91.0)
+    ranked, because = rank([apart, wide, best, bare, near], "server")
+    assert [one.method for one in ranked] == ["eeil", "der++", "mir", "bic", "er-ace"]
+    assert because == (
+        "it is the most accurate: no other mean lies within its interval, which overlaps those of "
+        "DER++, BiC, so do not rank them on these figures alone"
+    )
+    assert "which overlaps that of DER++, so" in rank([best, near, apart], "edge")[1]
+    assert rank([best, apart, bare], "edge")[1] == (
+        "it is the most accurate, and no other interval overlaps its own"
+    )
+
+
 @pytest.mark.parametrize(
     ("increment", "texts", "first"),
     [

@@ -9,7 +9,9 @@ import pytest
 
 from lifelong.bench import Constraints, advise, trial
 from lifelong.bench.advice import Advice, Candidate
+from lifelong.bench.findings import notes
 from lifelong.bench.results import check_results
+from lifelong.bench.statistics import summary
 from lifelong.bench.trial import Trial, known_of, measure, plan
 from lifelong.core.errors import StateMismatch
 
@@ -151,6 +153,37 @@ def test_it_is_said_where_fine_tuning_is_as_good(advice: Advice, tried: Trial):
     told = trial._decided(advice, results, {}, 5).because
     assert "; fine-tuning came to 87.5 ± 0.0 %, no worse within that interval" in told
     assert told.endswith("this stream does not show that anything is forgotten")
+
+
+def test_more_than_the_storage_is_no_merit_but_told(advice: Advice, tried: Trial):
+    first = advice.candidates[0].method
+    results = deepcopy(tried.results)
+    for run in results:
+        run["memory_bytes"] = 20_500 if run["strategy"] == first else 20_000
+    found = {one.method: one for one in trial._decided(advice, results, {}, 5).candidates}
+    told = (
+        "kept 20.5 kB, of which what is noted beside rows, 16 bytes each at most, is not counted "
+        "towards the 20 kB"
+    )
+    assert told in found[first].doubts
+    assert not any("kept 20" in text for text in found[first].reasons)
+    others = [one for name, one in found.items() if name != first]
+    assert others
+    assert all("kept 20 kB" in one.reasons for one in others)
+
+
+def test_what_is_said_of_intervals_is_what_the_report_says(advice: Advice, tried: Trial):
+    results = deepcopy(tried.results)
+    first = advice.candidates[0].method
+    for run in results:
+        best = run["strategy"] == first
+        spread = (0.005 if best else 0.02) * (1 if run["seed"] else -1)
+        run["average_accuracy"] = (0.9 if best else 0.8) + spread
+    because = trial._decided(advice, results, {}, 5).because
+    note = notes(summary(results))[-1]
+    assert "no other mean lies within its interval, which overlaps " in because
+    assert "intervals, not paired by seed; those of " in note
+    assert all("overlap" in said and "do not rank them on" in said for said in (because, note))
 
 
 @pytest.mark.parametrize(

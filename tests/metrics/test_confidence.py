@@ -57,6 +57,15 @@ def test_one_value_has_no_interval() -> None:
     assert (found.mean, found.sem, found.half, found.low, found.high) == (0.5, *[None] * 4)
 
 
+def test_intervals_overlap_where_they_share_a_value() -> None:
+    one, other = interval([1.0, 2.0]), interval([20.0, 21.0])
+    assert one.overlaps(one)
+    assert one.overlaps(other) is other.overlaps(one) is (one.high >= other.low)
+    assert not one.overlaps(interval([40.0, 41.0]))
+    assert not one.overlaps(interval([1.5]))
+    assert not interval([1.5]).overlaps(one)
+
+
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
 def test_no_interval_of_nothing(values: list[float]) -> None:
     with pytest.raises(ValueError, match="interval needs"):
