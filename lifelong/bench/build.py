@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,10 @@ from lifelong.bench.own import load_own
 from lifelong.core.batch import Batch
 from lifelong.core.growth import grow, trainable
 from lifelong.core.learner import Learner
+from lifelong.core.strategy import Strategy
 from lifelong.core.task import TaskSpec
+from lifelong.memory import Memory
+from lifelong.memory.encoded import codecs_for
 from lifelong.nets import (
     MLP,
     AnalyticHead,
@@ -91,6 +94,7 @@ def learner_of(config: Config, stream: Stream) -> Learner:
 
     Raises:
         ValueError: a setting makes no sense, or a strategy needs the task where it is not told.
+        InvalidBatch: rows of the stream cannot be stored in the way asked for.
     """
     _check_told(config, stream)
     with torch.random.fork_rng(devices=[]):
@@ -109,6 +113,7 @@ def learner_of(config: Config, stream: Stream) -> Learner:
     else:
         optimizer = torch.optim.SGD(model.parameters(), momentum=config["momentum"], **options)
     strategies = recipes.make(config["strategy"], config["settings"])
+    _check_stored(strategies, stream)
     seed, device = config["seed"], config["device"]
     return Learner(model, optimizer, strategies, seed=seed, device=device)
 
@@ -127,6 +132,18 @@ def _check_told(config: Config, stream: Stream) -> None:
             "scenario=task-incremental head=multi, or a strategy that needs no task ids (`lifelong "
             "list strategies`)"
         )
+
+
+def _check_stored(strategies: Sequence[Strategy], stream: Stream) -> None:
+    """Refuse a way to store rows that is not for those of the stream."""
+    x = stream.tasks[0].train.x
+    assert isinstance(x, torch.Tensor)
+    for strategy in strategies:
+        memory = getattr(strategy, "memory", None)
+        if isinstance(memory, Memory):
+            for codec in codecs_for({"x": x}, memory.codec).values():
+                codec.check(x)
+                codec.encode(torch.zeros_like(x[:1]))  # no image takes fewer bytes
 
 
 def warm_up(config: Config) -> None:

@@ -20,6 +20,8 @@ class Codec(ABC):
     name: ClassVar[str]
     optional: ClassVar[bool] = False
     """Whether inputs that it does not fit are stored as they come, instead of being refused."""
+    wants: ClassVar[str] = ""
+    """What it is for, in words, for who is refused; "" to say nothing."""
 
     @property
     def settings(self) -> dict[str, int | float | str]:
@@ -55,6 +57,7 @@ class Half(Codec):
     """
 
     name = "fp16"
+    wants = "it is for floats of more than 16 bits; bytes are one byte already"
 
     def fits(self, column: Tensor) -> bool:
         """Tell whether the numbers are longer than 16 bits."""
@@ -107,6 +110,7 @@ class Int8(Codec):
     """
 
     name = "int8"
+    wants = "it is for rows of several floats; bytes are one byte already"
 
     def fits(self, column: Tensor) -> bool:
         """Tell whether there are numbers with a fraction, enough to pay for the scale."""
@@ -150,6 +154,7 @@ class Bytes(Codec):
     """
 
     name = "uint8"
+    wants = "it is for floats of a known range; bytes are one byte already"
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         if not low < high:

@@ -158,8 +158,9 @@ def codecs_for(columns: Mapping[str, Tensor], codec: Codec | None) -> dict[str, 
     chosen: dict[str, Codec] = {n: codec for n, v in inputs.items() if codec.fits(v)}
     if not chosen and not codec.optional:
         told = ", ".join(f"{n} is {v.dtype} {tuple(v.shape)}" for n, v in inputs.items())
+        wants = f"{codec.wants}; " if codec.wants else ""
         raise InvalidBatch(
-            f"inputs cannot be stored as {codec.name!r}: {told or 'there are none'}; "
+            f"inputs cannot be stored as {codec.name!r}: {told or 'there are none'}; {wants}"
             "leave out store, or choose another way"
         )
     return chosen

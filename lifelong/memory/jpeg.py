@@ -49,6 +49,7 @@ class Jpeg(Codec):
     """
 
     name = "jpeg"
+    wants = "it is for images of bytes, torch.uint8 (rows, 1 or 3, height, width)"
 
     def __init__(self, share: float = 0.25) -> None:
         if not 0 < share <= 1:
@@ -93,7 +94,7 @@ def _fitting(image: NDArray[np.uint8], room: int) -> tuple[int, bytes]:
             return quality, coded
     raise InvalidBatch(
         f"an image of shape {image.shape} takes {len(coded)} bytes as the poorest JPEG, more than "
-        f"the {room} there are; give Jpeg(share=...) a greater share"
+        f"the {room} there are; give Jpeg(share=...) a greater share, or leave out store"
     )
 
 

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,39 @@ def test_what_needs_the_task_is_refused_where_it_is_not_told(strategy: str, give
     told_by = {"scenario": given.get("scenario", "task-incremental"), "head": "multi"}
     if told_by["scenario"] != "blurry":
         assert learner(settled(strategy, **told_by)).model
+
+
+@pytest.mark.parametrize(
+    ("strategy", "store", "told"),
+    [
+        ("replay", "uint8", "bytes are one byte already"),
+        ("ewc+bic", "fp16", "bytes are one byte already"),
+        ("der++", "jpeg", "14 bytes as the poorest JPEG, more than the 13 there are; .* leave out"),
+    ],
+)
+def test_a_way_to_store_rows_that_is_not_for_those_of_the_stream_is_refused(
+    strategy: str, store: str, told: str
+):
+    owner = strategy.rpartition("ewc+")[2]
+    with pytest.raises(ValueError, match=told):
+        learner(settled(strategy, **{f"{owner}.store": store}))
+
+
+def test_a_way_to_store_rows_that_is_for_any_is_not_refused():
+    assert learner(settled("replay", **{"replay.store": "auto"})).strategies
+
+
+def test_values_that_cannot_be_stored_so_are_refused_with_the_settings(tmp_path: Path):
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["one,label", *(f"{i},{'ab'[i % 2]}" for i in range(40))]))
+    for store in ("fp16", "uint8"):
+        words = {"tasks": 1, "replay.store": store}
+        config = {**resolve(str(table), "replay", words), "seed": 0}
+        if store == "fp16":
+            assert learner(config).strategies
+        else:
+            with pytest.raises(ValueError, match="are outside of 0 to 1, the range stored"):
+                learner(config)
 
 
 def test_the_global_random_state_is_not_touched():

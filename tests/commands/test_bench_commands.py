@@ -135,6 +135,8 @@ def test_settings_of_the_command_line_reach_the_run(tmp_path: Path):
         (["run", "digits", "--set", "epochs=x"], "epochs is 'x'; it must be of type int"),
         (["run", "digits", "--set", "ewc.strength=x"], "strength is 'x'; it must be of type float"),
         (["run", "digits", "--set", "si.strength=1"], "unknown strategy of this run 'si'"),
+        (["run", "digits", "--set", "replay.store=jpeg"], "as the poorest JPEG, more than the 13"),
+        (["run", "digits", "--set", "replay.store=uint8"], "it is for floats of a known range"),
         (["run", "digits", "--workers", "0"], "workers is 0"),
         (["list", "suits"], "did you mean 'suites'"),
         (["reproduce", "split-mnist-bufers"], "did you mean 'split-mnist-buffers'"),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifelong.core.errors import InvalidBatch
-from lifelong.memory import Bytes, Half, Int8
+from lifelong.memory import Bytes, Half, Int8, Memory
 
 
 def rows(seed: int, scale: float = 1.0) -> torch.Tensor:
@@ -56,6 +56,33 @@ def test_values_that_cannot_be_stored_are_refused():
         Int8().encode(torch.tensor([[torch.nan, 1.0]]))
     with pytest.raises(ValueError, match="low must be less"):
         Bytes(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("store", "x", "told"),
+    [
+        ("uint8", torch.zeros(2, 1, 8, 8).byte(), "floats of a known range; bytes are one byte"),
+        ("int8", torch.zeros(2, 1, 8, 8).byte(), "rows of several floats; bytes are one byte"),
+        ("int8", torch.zeros(2), "rows of several floats"),
+        ("fp16", torch.zeros(2, 3).byte(), "floats of more than 16 bits; bytes are one byte"),
+        ("fp16", torch.zeros(2, 3).half(), "floats of more than 16 bits"),
+        ("jpeg", torch.zeros(2, 1, 8, 8), r"torch.uint8 \(rows, 1 or 3, height, width\)"),
+        ("jpeg", torch.zeros(2, 8, 8).byte(), r"torch.uint8 \(rows, 1 or 3, height, width\)"),
+        ("jpeg", torch.zeros(2, 2, 8, 8).byte(), r"torch.uint8 \(rows, 1 or 3, height, width\)"),
+    ],
+)
+def test_inputs_that_are_refused_are_told_what_it_is_for(store, x, told):
+    said = f"cannot be stored as '{store}': x is .*; it is for .*{told}.*; leave out store"
+    with pytest.raises(InvalidBatch, match=said):
+        Memory(4, store=store).check({"x": x})
+
+
+def test_a_codec_that_says_nothing_of_what_it_is_for_is_told_of_as_others():
+    class Own(Half):
+        name, wants = "own", ""
+
+    with pytest.raises(InvalidBatch, match=r"x is torch.uint8 \(2, 3\); leave out store"):
+        Memory(4, store=Own()).check({"x": torch.zeros(2, 3).byte()})
 
 
 def test_codecs_fit_what_they_make_smaller():
