@@ -9,6 +9,8 @@ from torch import Tensor
 
 HALF = 0.5
 """The overlap up to which a generator counts as collapsed: every other row is of a wrong class."""
+FAR = 1.0
+"""The distance from which on it does: a constant would do as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,33 @@ class Fidelity:
     @property
     def collapsed(self) -> bool:
         """Whether half of the rows are of wrong classes, or a constant would do as well."""
-        return not (self.overlap > HALF and self.distance < 1)
+        return bool(self._faults())
+
+    def __str__(self) -> str:
+        """Show the numbers, and of one that has collapsed which of them is beyond its bound.
+
+        >>> print(Fidelity(overlap=0.98, diversity=1.83, distance=1.19))  # doctest: +ELLIPSIS
+        Fidelity(...): distance is 1.19 and must stay below 1: made rows are not like real ones
+        """
+        faults = self._faults()
+        return f"{self!r}: {'; '.join(faults)}" if faults else repr(self)
+
+    def _faults(self) -> list[str]:
+        """Say which numbers are beyond their bounds, and what that means; NaN is."""
+        faults = []
+        if not self.overlap > HALF:
+            faults.append(
+                f"overlap is {self.overlap:.3g} and must be more than {HALF:g}: made rows are of "
+                "other classes than real ones"
+            )
+        if not self.distance < FAR:
+            alike = (
+                "made rows are too alike"
+                if self.diversity < HALF
+                else "made rows are not like real ones"
+            )
+            faults.append(f"distance is {self.distance:.3g} and must stay below {FAR:g}: {alike}")
+        return faults
 
 
 def fidelity(given: Tensor, made: Tensor, given_labels: Tensor, made_labels: Tensor) -> Fidelity:

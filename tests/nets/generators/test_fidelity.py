@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +52,34 @@ def test_one_class_of_many_overlaps_by_its_share(classes):
     )
     torch.testing.assert_close(found.overlap, 1 / classes, rtol=1e-6, atol=0)
     assert found.collapsed
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (
+            Fidelity(0.98, 1.83, 1.19),
+            "distance is 1.19 and must stay below 1: made rows are not like real ones",
+        ),
+        (Fidelity(0.9, 0.1, 1.0), "distance is 1 and must stay below 1: made rows are too alike"),
+        (
+            Fidelity(0.5, 1.0, 0.1),
+            "overlap is 0.5 and must be more than 0.5: made rows are of other classes than real "
+            "ones",
+        ),
+        (
+            Fidelity(0.2, 1.0, float("nan")),
+            "overlap is 0.2 and must be more than 0.5: made rows are of other classes than real "
+            "ones; distance is nan and must stay below 1: made rows are not like real ones",
+        ),
+    ],
+)
+def test_what_has_collapsed_says_by_which_bound(found, told):
+    assert f"({found})" == f"({found!r}: {told})"
+
+
+def test_what_has_not_collapsed_shows_its_numbers_alone():
+    assert str(Fidelity(0.9, 1.0, 0.1)) == "Fidelity(overlap=0.9, diversity=1.0, distance=0.1)"
 
 
 def test_what_counts_as_collapsed():
