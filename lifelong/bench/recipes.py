@@ -311,7 +311,7 @@ RECIPES: Mapping[str, Recipe] = {
         None,
         "structure",
         "a set a task",
-        "task ids",
+        _TOLD,
         "arXiv:2106.09685",
         network=partial(add_lora, sets="task"),
     ),
@@ -319,7 +319,7 @@ RECIPES: Mapping[str, Recipe] = {
         None,
         "structure",
         "a set a task",
-        "task ids",
+        _TOLD,
         "arXiv:1902.00751",
         network=partial(add_bottlenecks, sets="task"),
     ),
@@ -343,13 +343,13 @@ RECIPES: Mapping[str, Recipe] = {
         FeatureReplay, "generative replay", "moments", "boundaries", "arXiv:2303.05118"
     ),
     "progressive": Recipe(
-        None, "structure", "columns", "task ids", "arXiv:1606.04671", network=networks.progressive
+        None, "structure", "columns", _TOLD, "arXiv:1606.04671", network=networks.progressive
     ),
     "packnet": Recipe(
         PackNet, "structure", "1.25 P", _TOLD, "arXiv:1711.05769", network=networks.packed
     ),
     "supsup": Recipe(
-        None, "structure", "masks", "task ids", "arXiv:2006.14769", network=networks.supermasked
+        None, "structure", "masks", _TOLD, "arXiv:2006.14769", network=networks.supermasked
     ),
     "experts": Recipe(
         ExpertGate,

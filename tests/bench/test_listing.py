@@ -1,6 +1,9 @@
+from pathlib import Path
+
 from lifelong.bench import listing
 from lifelong.bench.hybrids import HYBRIDS
 from lifelong.bench.recipes import RECIPES
+from lifelong.bench.statistics import DASH
 
 WORDS = {"nothing", "boundaries", "task ids", "all tasks at once", "keys"}
 
@@ -27,6 +30,18 @@ def test_what_no_suite_can_run_is_listed_in_its_family_all_the_same():
     assert lines.index("structure") < lines.index(line) < lines.index("hybrids")
     assert any("lifelong.nets.Prompted" in line for line in lines)
     assert not listing.APART.keys() & RECIPES.keys()
+
+
+def test_the_docs_have_the_same_names_and_say_the_same_of_boundaries():
+    page = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text("utf-8")
+    table = page.partition("## In one table")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    shown = {row[1].strip("`"): row[-2] for row in rows if len(row) > 3 and row[1].startswith("`")}
+    needs = {name: recipe.needs for name, recipe in RECIPES.items()}
+    needs |= {name: told for name, (_, _, told, _) in listing.APART.items()}
+    assert shown.keys() == needs.keys()
+    told = {name: "yes" if "boundaries" in need else "no" for name, need in needs.items()}
+    assert shown == {**told, "joint": DASH}
 
 
 def test_a_family_has_one_heading():
