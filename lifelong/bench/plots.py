@@ -42,10 +42,29 @@ def write_plots(results: Sequence[Result], out: Path) -> list[Path]:
     return [_save(figure, out / f"{name}.png") for name, figure in figures.items()]
 
 
-def write_curves(
+def frontier(series: Mapping[str, Mapping[float, float]]) -> list[tuple[float, float, str]]:
+    """Pick the points that no other reaches with as little or less: x, the value and the name.
+
+    Example:
+        >>> frontier({"a": {1: 0.5, 9: 0.6}, "b": {5: 0.7}, "c": {5: 0.4}})
+        [(1, 0.5, 'a'), (5, 0.7, 'b')]
+    """
+    points = [(x, -y, name) for name, values in series.items() for x, y in values.items()]
+    best: list[tuple[float, float, str]] = []
+    for x, negative, name in sorted(points):
+        if not best or -negative > best[-1][1]:
+            if best and best[-1][0] == x:
+                continue
+            best.append((x, -negative, name))
+    return best
+
+
+def write_frontier(
     series: Mapping[str, Mapping[float, Sequence[float]]], path: Path, x_label: str, y_label: str
 ) -> Path:
-    """Draw a line for each name: means over runs with their 95 % intervals, x to a log scale.
+    """Draw the means of each name by x, on a log scale, and the most that any has for so much x.
+
+    What is on that frontier has a color; the others are grey, and named where they are one point.
 
     Args:
         series: by name, and by x, the values of several runs, from 0 to 1.
@@ -55,25 +74,33 @@ def write_curves(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     found = {"replay": {1e3: [0.7, 0.8], 1e4: [0.9, 0.9]}}
-    ...     write_curves(found, Path(folder, "a.png"), "bytes", "accuracy").name
+    ...     found = {"replay": {1e3: [0.7, 0.8], 1e4: [0.9, 0.9]}, "lwf": {1e5: [0.4]}}
+    ...     write_frontier(found, Path(folder, "a.png"), "bytes", "accuracy").name
     'a.png'
     """
-    figure, [axes] = _figure(1, 8.0, 4.6)
+    figure, [axes] = _figure(1, 8.0, 5.6)
+    means = {
+        name: {x: sum(values) / len(values) for x, values in sorted(runs.items())}
+        for name, runs in series.items()
+    }
+    best = frontier(means)
+    leading = list(dict.fromkeys(name for _, _, name in best))
     marks = "osD^vP*X"
-    for number, (name, runs) in enumerate(series.items()):
-        found = {x: interval(values) for x, values in sorted(runs.items())}
-        axes.errorbar(
-            list(found),
-            [one.mean for one in found.values()],
-            yerr=[one.half or 0.0 for one in found.values()],
-            color=SERIES[number % len(SERIES)],
-            marker=marks[number % len(marks)],
-            linestyle="-" if number < len(SERIES) else "--",
-            markersize=4,
-            capsize=2,
-            label=_safe(name),
-        )
+    for name, found in sorted(means.items(), key=lambda item: item[0] in leading):
+        x, y = list(found), list(found.values())
+        if name in leading:
+            number = leading.index(name)
+            color, mark = SERIES[number % len(SERIES)], marks[number % len(marks)]
+            axes.plot(x, y, color=color, marker=mark, markersize=6, label=_safe(name))
+            continue
+        axes.plot(x, y, color="#b5b0a6", marker="o", markersize=3, linewidth=0.9)
+        if len(x) == 1:
+            axes.annotate(_safe(name), (x[0], y[0]), (4, 4), textcoords="offset points",
+                          fontsize=7, color=MUTED)  # fmt: skip
+    reach = [*[x for x, _, _ in best], max(x for found in means.values() for x in found)]
+    level = [*[y for _, y, _ in best], best[-1][1]]
+    axes.step(reach, level, where="post", color=INK, linestyle=":", label="the most so far")
+    axes.plot([], [], color="#b5b0a6", marker="o", markersize=3, label="others")
     _dress(axes, None, y_label)
     axes.set_xscale("log")
     axes.set_xlabel(x_label, color=MUTED)
