@@ -34,7 +34,8 @@ class FeatureReplay(Strategy):
     a generator to train it costs little, for small devices; with "shared" or "diagonal" it stores
     little, too.
 
-    It keeps no rows, so `forget` has none to drop; sums that they are part of stay.
+    New classes are those that the task names, or else those of its new rows so far. It keeps no
+    rows, so `forget` has none to drop; sums that they are part of stay.
 
     Args:
         strength: 1 to let each class weigh as much as any other.
@@ -52,7 +53,7 @@ class FeatureReplay(Strategy):
         True
     """
 
-    state: ClassVar[tuple[str, ...]] = ("gaussians", "tasks", "positive")
+    state: ClassVar[tuple[str, ...]] = ("gaussians", "tasks", "positive", "fresh")
 
     def __init__(
         self,
@@ -73,6 +74,8 @@ class FeatureReplay(Strategy):
         """The task in which each class came last."""
         self.positive = True
         """Whether no feature has ever been below 0, as after a ReLU; then none is drawn so."""
+        self.fresh: list[int] = []
+        """The classes of new rows since the last consolidation, where the task names none."""
 
     def attach(self, device: torch.device, seed: int) -> None:
         """Tell the distributions where to compute, too."""
@@ -99,8 +102,8 @@ class FeatureReplay(Strategy):
         features = features.to(next(head.parameters(), features).dtype)
         with learner.autocast():
             logits = head(features, **named)
-        fresh = max(len(learner.tasks[-1].classes), 1) if learner.tasks else 1
-        weight = self.strength * len(classes) / fresh
+        fresh = _named(learner) or self._come(batch)
+        weight = self.strength * len(classes) / max(len(fresh), 1)
         return weight * F.cross_entropy(logits.float(), y)
 
     def project(self, learner: Learner) -> None:
@@ -112,8 +115,15 @@ class FeatureReplay(Strategy):
             if id(parameter) not in head:
                 parameter.grad = None  # so that optimizers with moments leave it, too
 
+    def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
+        """Remember which classes have come, where that is not told."""
+        del output
+        if not _named(learner):
+            self.fresh = self._come(batch)
+
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Take in the features of the task's rows."""
+        self.fresh = []
         with (
             torch.no_grad(),
             evaluating(learner.model),
@@ -127,3 +137,10 @@ class FeatureReplay(Strategy):
                 self.positive = self.positive and bool((features >= 0).all())
                 pairs = torch.unique(torch.stack((batch.y, batch.task), 1), dim=0).tolist()
                 self.tasks = {**self.tasks, **{str(c): task for c, task in pairs}}
+
+    def _come(self, batch: Batch) -> list[int]:
+        return sorted({*self.fresh, *torch.unique(batch.y[: batch.new]).tolist()})
+
+
+def _named(learner: Learner) -> tuple[int, ...]:
+    return learner.tasks[-1].classes if learner.tasks else ()

@@ -50,6 +50,29 @@ def test_the_penalty_is_the_heads_loss_each_class_weighing_alike():
     torch.testing.assert_close(loss, (new + 0.5 * 4 / 2 * old).detach())
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_old_and_new_classes_weigh_alike_whether_or_not_tasks_name_theirs(told):
+    replay, seen = FeatureReplay(rows=8), Capture()
+    learner = learner_of([replay, seen], mlp)
+    learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1) if told else ())
+    learner.begin_task(TaskSpec(1, (2, 3) if told else ()))
+    for number, label in enumerate((2, 3, 2)):  # a class a batch: the second is one of two
+        batch = batches_of(1, classes=(label,), task=1)[0]
+        chance = torch.Generator().set_state(replay.generator.get_state())
+        features, y = replay.gaussians.sample(8, chance)
+        old = F.cross_entropy(learner.model.output(features.clamp_min(0)), y)
+        loss = learner.observe(batch)
+        fresh = 2 if told or number else 1
+        expected = F.cross_entropy(seen.outputs[-1], batch.y) + 2 / fresh * old
+        torch.testing.assert_close(loss, expected.detach())
+    assert replay.fresh == ([] if told else [2, 3])
+    twin = learner_of([FeatureReplay(rows=8), Capture()], mlp)
+    twin.load_state_dict(learner.state_dict())
+    assert torch.equal(twin.observe(batch), learner.observe(batch))
+    learner.end_task([batch])
+    assert replay.fresh == []
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_after_the_first_task_the_backbone_stays_if_frozen(frozen, optimizer):
