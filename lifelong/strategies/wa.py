@@ -25,8 +25,9 @@ class WA(Strategy):
 
     Put it behind `Replay` and `LwF`, whose sum is the rest of the paper's method. Weights are
     scaled in place, so the optimizer keeps its parameters; its moments stay too, and the next
-    few steps wash them out. Biases are left alone. The paper also keeps the head's weights
-    positive; here they may have any sign.
+    few steps wash them out. Biases are left alone; so is every weight where those of the new or of
+    the old classes are all 0. The paper also keeps the head's weights positive; here they may have
+    any sign.
 
     Raises:
         ValueError: from the step, a head without linear weights for each class.
@@ -58,7 +59,9 @@ class WA(Strategy):
         if self.seen and new:
             norms = torch.cat([layer.weight.norm(dim=1) for layer in layers])
             scale = torch.ones_like(norms)
-            scale[new] = norms[self.seen].mean() / norms[new].mean()
+            ratio = norms[self.seen].mean() / norms[new].mean()
+            # Where all weights of either are 0, there is no norm to bring the others to.
+            scale[new] = torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
             sizes = [layer.out_features for layer in layers]
             parts = scale.split(sizes)  # type: ignore[no-untyped-call]
             for layer, part in zip(layers, parts, strict=True):

@@ -50,6 +50,18 @@ def test_in_a_head_of_fixed_width_the_rows_of_new_classes_are_scaled():
     assert torch.equal(weight[[0, 1, 4, 5]], was[[0, 1, 4, 5]])
 
 
+@pytest.mark.parametrize("zero", [(0, 1), (2, 3)])
+def test_weights_of_zero_leave_the_others_as_they_are(zero):
+    learner = learner_of(WA())
+    learn(learner, 0, batches_of(2, classes=(0, 1)), (0, 1))
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    with torch.no_grad():
+        learner.parameters["output.weight"][list(zero)] = 0
+    before = copied(learner.parameters)
+    learner.end_task(batches_of(2, classes=(2, 3), task=1))
+    assert all(torch.equal(value, learner.parameters[n]) for n, value in before.items())
+
+
 def test_nothing_moves_without_new_classes():
     learner = learner_of(wa := WA())
     for task in (0, 1):
