@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,7 +49,8 @@ class Exemplars(Replay):
         UnknownName: there is no such way to select, or to store.
         ValueError: from the step, a model without a head.
         InvalidBatch: labels are no classes.
-        BudgetTooSmall: from `consolidate`, when there are more classes than rows.
+        BudgetTooSmall: more classes than rows; from the step, where tasks name their classes, else
+            from `consolidate`.
 
     Example:
         >>> Exemplars(capacity=200, select="k-center").select
@@ -78,6 +79,24 @@ class Exemplars(Replay):
         check_class_ids(batch.y, _CLASSES)
         head_of(learner.model)
         return super().extend(learner, batch)
+
+    @property
+    def shared(self) -> bool:
+        """All classes share the memory."""
+        return True
+
+    def check(
+        self,
+        learner: Learner,
+        batch: Batch,
+        more: Mapping[str, Tensor] | None = None,
+        wider: str | None = None,
+    ) -> None:
+        """Make sure that rows such as these can be kept, each with its rank, of all classes."""
+        rank = torch.zeros(batch.new, dtype=torch.int32)
+        super().check(learner, batch, {"rank": rank, **(more or {})}, wider)
+        if self.memory.budget is None:  # else it has been counted in bytes
+            self._check_room(self.groups(learner))
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Offer nothing: rows are chosen when the task is over."""
@@ -117,11 +136,7 @@ class Exemplars(Replay):
             features: (rows, features), of classes with new rows.
         """
         labels, wanted = torch.unique(y, return_counts=True)
-        if len(labels) > self.memory.capacity:
-            raise BudgetTooSmall(
-                f"a memory of {self.memory.capacity} rows for exemplars of {len(labels)} classes; "
-                f"give it room for at least {len(labels)} rows"
-            )
+        self._check_room(len(labels))
         before = torch.bincount(torch.searchsorted(labels, y[:old]), minlength=len(labels))
         room = shares(wanted.numpy(), before.numpy(), self.memory.capacity)
         chosen = []
@@ -133,6 +148,14 @@ class Exemplars(Replay):
             else:
                 chosen.append(rows[SELECTIONS[self.select](features[rows], count)])
         return chosen
+
+    def _check_room(self, classes: int) -> None:
+        """Raise `BudgetTooSmall` unless there is room for a row of each class."""
+        if classes > self.memory.capacity:
+            raise BudgetTooSmall(
+                f"a memory of {self.memory.capacity} rows for exemplars of {classes} classes; "
+                f"give it room for at least {classes} rows"
+            )
 
     def _features(self, learner: Learner, batch: Batch, at_once: int = 512) -> Tensor:
         """Compute what the head is given, of norm 1, (rows, features) on the CPU."""

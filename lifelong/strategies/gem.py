@@ -47,7 +47,7 @@ class GEM(Strategy):
 
     Raises:
         ValueError: the capacity or the number of rows is not positive, or the margin negative.
-        BudgetTooSmall: from `consolidate`, when there are more tasks than rows.
+        BudgetTooSmall: from the step, when there are more tasks than rows with the open one.
 
     Example:
         >>> GEM(capacity=200, margin=1.0).margin
@@ -80,6 +80,13 @@ class GEM(Strategy):
     def capacity(self) -> int:
         """How many rows the memory holds."""
         return self.memory.capacity
+
+    def extend(self, learner: Learner, batch: Batch) -> Batch:
+        """Make sure that there will be room for rows of the open task when it is over."""
+        del learner
+        if self.memory.budget is None or self.memory.nbytes:
+            self.memory.check({}, 1 + len(self.memory.policy.sharing or ()))
+        return batch
 
     @torch.no_grad()
     def project(self, learner: Learner) -> None:
@@ -152,6 +159,7 @@ class AGEM(GEM):
 
     Raises:
         ValueError: the capacity or the number of rows is not positive.
+        BudgetTooSmall: as in `GEM`.
 
     Example:
         >>> AGEM(capacity=200).rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch, batch_of_columns
-from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.core.errors import BudgetTooSmall, InvalidBatch, StateMismatch
 from lifelong.core.features import head_of, tapped
 from lifelong.core.forward import evaluating
 from lifelong.core.learner import Learner
@@ -52,8 +52,10 @@ class ICaRL(Strategy):
             & Tolias 2019, arXiv:1904.07734.
 
     Raises:
-        ValueError: the capacity, the number of rows or the temperature is no positive number; when
-            a task ends, fewer exemplars than classes; from the step, a model without a head.
+        ValueError: the capacity, the number of rows or the temperature is no positive number; from
+            the step, a model without a head.
+        BudgetTooSmall: fewer exemplars than classes; from the step, where the task names its
+            classes, else when it ends.
         InvalidBatch: from the step, labels that are no classes or not among those named for the
             task, or classes without an output.
 
@@ -90,12 +92,15 @@ class ICaRL(Strategy):
         self._index = torch.zeros(0, dtype=torch.int64)
         self._weight = torch.zeros(0)
         self._frozen = Frozen()
+        self._held: set[int] | None = None
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append exemplars; the learner's own loss counts neither them nor the new rows."""
         check_class_ids(batch.y, _CLASSES)
         head_of(learner.model)  # in front of which exemplars will be chosen
         check_among(batch.y[: batch.new], learner.tasks, "ICaRL learns no others")
+        if learner.tasks:
+            self._check_room(self._classes().union(learner.tasks[-1].classes))
         if self.lost:
             self._fill(learner, self.lost)
         index = [torch.arange(batch.new)]
@@ -150,12 +155,8 @@ class ICaRL(Strategy):
         parts = [*held, *data]  # read once: a second pass may come in another order
         y, features = _embedded(learner, parts)
         classes = sorted(set(y.tolist()))
+        self._check_room(classes)
         room = self.capacity // len(classes)
-        if room == 0:
-            raise ValueError(
-                f"capacity is {self.capacity}, for {len(classes)} classes; give at least one "
-                "exemplar to each"
-            )
         count = sum(len(batch) for batch in held)
         chosen = []
         for c in classes:
@@ -163,7 +164,7 @@ class ICaRL(Strategy):
             # A class without new rows keeps its order, of which the end is cut off.
             grown = bool((at >= count).any())
             chosen.append(at[herding(features[at], room)] if grown else at[:room])
-        self.exemplars = _gathered(parts, torch.cat(chosen))
+        self.exemplars, self._held = _gathered(parts, torch.cat(chosen)), None
         self._fill(learner, sorted({*classes, *self.lost}))
         self.lost = []
         self.teacher = snapshot(learner.model)
@@ -177,6 +178,7 @@ class ICaRL(Strategy):
             if not bool(kept.all()):
                 self.lost = sorted({*self.lost, *self.exemplars["y"][~kept].tolist()})
                 self.exemplars = {name: column[kept] for name, column in self.exemplars.items()}
+                self._held = None
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state, whose exemplars must have columns of one length."""
@@ -186,6 +188,21 @@ class ICaRL(Strategy):
             except InvalidBatch as error:
                 raise StateMismatch(f"the exemplars of a state are damaged: {error}") from error
         super().load_state_dict(state)
+        self._held = None
+
+    def _classes(self) -> set[int]:
+        """List the classes of the exemplars; once, as a GPU has to be waited for."""
+        if self._held is None:
+            self._held = set(self.exemplars["y"].tolist()) if self.exemplars else set()
+        return self._held
+
+    def _check_room(self, classes: Collection[int]) -> None:
+        """Raise `BudgetTooSmall` unless each class can have an exemplar."""
+        if len(classes) > self.capacity:
+            raise BudgetTooSmall(
+                f"capacity is {self.capacity}, for {len(classes)} classes; give at least one "
+                "exemplar to each"
+            )
 
     @torch.no_grad()
     def _fill(self, learner: Learner, classes: list[int]) -> None:

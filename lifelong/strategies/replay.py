@@ -93,6 +93,11 @@ class Replay(Strategy):
         budget = self.memory.budget
         return self.memory.capacity if budget is None else f"{budget}B"
 
+    @property
+    def shared(self) -> bool:
+        """Whether the memory must have room for a row of each class or task."""
+        return self.memory.budget is not None or self.memory.policy.sharing is not None
+
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Append rows from the memory.
 
@@ -229,7 +234,7 @@ class Replay(Strategy):
 
     def groups(self, learner: Learner) -> int:
         """Count the classes or tasks told, where the memory must hold a row of each."""
-        if self.memory.budget is None and self.memory.policy.sharing is None:
+        if not self.shared:
             return 1
         if self.by == "task":
             return len(learner.tasks)

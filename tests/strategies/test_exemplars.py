@@ -12,7 +12,7 @@ from strategy_models import (
 )
 from torch.nn import functional as F
 
-from lifelong import Batch, Exemplars
+from lifelong import Batch, Exemplars, TaskSpec
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, UnknownName
 from lifelong.core.features import tapped
 from lifelong.memory import SELECTIONS, Jpeg
@@ -93,6 +93,20 @@ def test_a_budget_in_bytes_counts_the_rank_too():
     learn(learner_of(strategy), 0, batches_of(9))
     assert len(strategy.memory) == 500 // (3 * 2 + 8 + 8 + 8 + 4)
     assert strategy.memory.nbytes <= 500
+
+
+def test_a_row_of_each_class_with_its_rank_has_room_before_the_first_step():
+    row = 3 * 4 + 8 + 8 + 8 + 4
+    learner = learner_of(Exemplars(f"{4 * row - 1}B"))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    expect_refused(learner, batches_of(1)[0], f"at least {4 * row} bytes", BudgetTooSmall)
+    learner = learner_of(Exemplars(f"{4 * row}B"))
+    learn(learner, 0, batches_of(3), (0, 1, 2, 3))
+    learn(learner, 1, batches_of(3, task=1), (0, 1, 2, 3))
+    assert len(learner.strategies[0].memory) == 4
+    learner = learner_of(Exemplars(3))
+    learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
+    expect_refused(learner, batches_of(1)[0], "3 rows for exemplars of 4 classes", BudgetTooSmall)
 
 
 def test_wrong_use_is_refused():

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lifelong import Batch, ICaRL, Learner, Strategy, TaskSpec
-from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong.core.errors import BudgetTooSmall, InvalidBatch, StateMismatch
 from lifelong.memory import herding
 from lifelong.nets import MASKED, MLP, Classifier, GrowingHead, NearestMeanHead
 
@@ -253,11 +253,30 @@ def test_more_classes_than_exemplars_are_refused_and_nothing_is_lost():
     learner, _ = taught(growing, icarl)
     learner.begin_task(TaskSpec(1, (2, 3)))
     batches = batches_of(2, classes=(2, 3), task=1)
-    learner.observe(batches[0])
-    with pytest.raises(ValueError, match="capacity is 2, for 4 classes"):
+    with pytest.raises(BudgetTooSmall, match="capacity is 2, for 4 classes"):
+        learner.observe(batches[0])
+    assert learner.steps == 4
+    with pytest.raises(BudgetTooSmall, match="capacity is 2, for 4 classes"):
         learner.end_task(batches)
     assert icarl.exemplars["y"].tolist() == [0, 1]
     assert learner.current == 1
+
+
+def test_classes_that_are_not_named_are_counted_when_the_task_ends():
+    learner, _ = taught(lambda: MLP(3, hidden=(5,), outputs=4), icarl := ICaRL(2))
+    learner.begin_task(1)
+    batches = batches_of(2, classes=(2, 3), task=1)
+    learner.observe(batches[0])
+    with pytest.raises(BudgetTooSmall, match="capacity is 2, for 4 classes"):
+        learner.end_task(batches)
+    assert icarl.exemplars["y"].tolist() == [0, 1]
+
+
+def test_classes_whose_exemplars_are_erased_leave_room_for_others():
+    learner, _ = taught(growing, icarl := ICaRL(2))
+    learner.forget(icarl.exemplars["key"])
+    learn(learner, 1, batches_of(2, classes=(2, 3), task=1), (2, 3))
+    assert icarl.exemplars["y"].tolist() == [2, 3]
 
 
 def test_labels_that_are_no_classes_are_refused():
