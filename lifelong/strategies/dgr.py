@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -20,12 +21,16 @@ from lifelong.strategies.apprentice import Apprentice, Make
 from lifelong.strategies.er_ace import counted
 from lifelong.strategies.held_out import check_held
 from lifelong.strategies.scholar import PROBE, Scholar, compared
-from lifelong.strategies.teacher import of_classes, softened
+from lifelong.strategies.teacher import of_classes, of_one_class, softened
 from lifelong.strategies.trigger import Trigger
 
 KINDS: Mapping[str, Make] = {"vae": VAE, "gan": GAN, "diffusion": LatentDiffusion}
 """The generators by name."""
 _OTHERS = 'soft targets are probabilities of classes: for other targets take targets="hard"'
+_LIKELIEST = (
+    "made rows get the likeliest class as their label: give an output for each class, or "
+    "floating-point targets"
+)
 
 
 class DGR(Strategy):
@@ -66,8 +71,8 @@ class DGR(Strategy):
     Raises:
         UnknownName: there is no such kind.
         ValueError: a number is out of range; from the step, a model without a head.
-        InvalidBatch: from the step, rows of which none can be made, or with soft targets outputs
-            that are not of classes.
+        InvalidBatch: from the step, rows of which none can be made, or outputs that cannot be the
+            targets of such.
 
     Example:
         >>> DGR(kind="gan", targets="soft").temperature
@@ -139,10 +144,8 @@ class DGR(Strategy):
         """With soft targets: cross-entropy to the last model's softened answers."""
         del learner
         check_held(self._held, output)
-        if self.targets == "hard":
-            return 0.0
-        output = of_classes(output, batch, _OTHERS)
-        if self._made.start is None:
+        self.check_answers(batch, output)
+        if self.targets == "hard" or self._made.start is None:
             return 0.0
         # Classes that are new since are taught to be none of the old rows.
         return softened(output[self._made], self._taught, self.temperature, self.tasks)
@@ -260,6 +263,44 @@ class DGR(Strategy):
                 f"y has shape {tuple(batch.y.shape)}; made rows get one class, (rows,), or floats"
             )
 
+    def check_answers(self, batch: Batch, output: Any) -> None:
+        """Raise `InvalidBatch` unless made rows can be learned from as these are."""
+        check_one(batch, output, type(self).__name__)
+        y = batch.y
+        if self.targets == "soft":
+            of_classes(output, batch, _OTHERS)
+        elif not y.is_floating_point():
+            of_one_class(output, batch, _LIKELIEST)
+        elif prod(output.shape[1:]) != prod(y.shape[1:]):
+            raise InvalidBatch(
+                f"outputs of shape {tuple(output.shape)} for y of shape {tuple(y.shape)}; made "
+                "rows get what the model answers as their y: give outputs of its size, or replay "
+                "rows from a memory (Replay)"
+            )
+
     def brightness(self, x: Tensor) -> float | None:
         """Say what full brightness is in these rows; None if they have none."""
         return 255.0 if self.scale is None and x.dtype == torch.uint8 else self.scale
+
+
+def check_one(batch: Batch, output: Any, name: str) -> None:
+    """Raise `InvalidBatch` unless the inputs, as strategies behind leave them, and outputs are one.
+
+    Example:
+        >>> check_one(Batch.of(torch.zeros(2, 1), torch.zeros(2)), {"a": torch.zeros(2)}, "DGR")
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.InvalidBatch: the model's output is a dict; DGR compares made rows by \
+it, so give one tensor: lifelong.nets.Logits(model, output=...) picks one of several
+    """
+    if not isinstance(batch.x, Tensor):
+        raise InvalidBatch(
+            f"x is a dict of {sorted(batch.x)} behind {name}, whose generator learns rows as they "
+            "come, in one tensor: leave out what makes a dict of them (Latents), or replay rows "
+            "from a memory (Replay)"
+        )
+    if not isinstance(output, Tensor):
+        raise InvalidBatch(
+            f"the model's output is a {type(output).__name__}; {name} compares made rows by it, so "
+            "give one tensor: lifelong.nets.Logits(model, output=...) picks one of several"
+        )

@@ -71,6 +71,8 @@ def _from_task(strategy: Strategy) -> bool:
         >>> _from_task(Replay(9)), _from_task(Replay(9, fill="task"))
         (False, True)
     """
+    while isinstance(inner := getattr(strategy, "inner", None), Strategy):  # of an `Adaptive`
+        strategy = inner
     if isinstance(strategy, Replay) and strategy.fill == "task":
         return True
     return isinstance(strategy, Exemplars | ICaRL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.nets.generators import GAN, Generator
 from lifelong.strategies.apprentice import Apprentice
-from lifelong.strategies.dgr import DGR
+from lifelong.strategies.dgr import DGR, check_one
 from lifelong.strategies.er_ace import counted
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.scholar import Scholar
@@ -145,6 +145,10 @@ class MeRGAN(DGR):
                 f"y is {batch.y.dtype}; MeRGAN makes rows of classes (int64): take DGR for others"
             )
         super().check(batch)
+
+    def check_answers(self, batch: Batch, output: Any) -> None:
+        """Raise `InvalidBatch` unless made rows can be compared; no label is the model's."""
+        check_one(batch, output, "MeRGAN")
 
     def _drawn(self, share: list[float], rows: int) -> Tensor:
         chances = torch.tensor(share)

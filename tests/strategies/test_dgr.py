@@ -18,10 +18,10 @@ from strategy_models import (
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import DGR, ERACE, Batch, MeRGAN, Replay, Strategy, TaskSpec
+from lifelong import DGR, ERACE, Batch, Latents, Learner, MeRGAN, Replay, Strategy, TaskSpec
 from lifelong.core.errors import GeneratorCollapsed, InvalidBatch, UnknownName
 from lifelong.core.forward import forward, frozen_copy
-from lifelong.nets import MLP
+from lifelong.nets import MLP, LatentModel
 
 
 def small(**settings):
@@ -285,3 +285,54 @@ def test_soft_targets_are_of_classes_which_the_first_step_looks_at(outputs, y):
 def test_a_model_without_a_head_is_refused_in_the_first_step(kind):
     learner = learner_of(kind(width=8, strict=False), Headless)
     expect_refused(learner, batches_of(1)[0], "name its last layer `head`")
+
+
+@pytest.mark.parametrize("kind", [DGR, MeRGAN])
+def test_rows_that_become_latents_behind_it_are_refused_before_the_step(kind):
+    net = LatentModel(nn.Linear(3, 5), nn.Linear(5, 4))
+    optimizer = torch.optim.SGD(net.rest.parameters(), lr=0.1)
+    learner = Learner(net, optimizer, [kind(width=8), Latents()])
+    expect_refused(
+        learner, batches_of(1)[0], f"behind {kind.__name__}, whose generator", InvalidBatch
+    )
+
+
+class Dict(nn.Linear):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+def first(output, batch):
+    output = output["logits"] if isinstance(output, dict) else output
+    return output.reshape(len(batch), -1)[:, 0]
+
+
+@pytest.mark.parametrize("kind", [DGR, MeRGAN])
+def test_outputs_in_a_dict_are_refused_in_the_first_step(kind):
+    learner = learner_of(kind(width=8), lambda: Dict(3, 4), loss=first)
+    expect_refused(
+        learner, batches_of(1)[0], r"output is a dict; .* picks one of several", InvalidBatch
+    )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "y", "told"),
+    [
+        (2, torch.zeros(6), r"outputs of shape \(6, 2\) for y of shape \(6,\)"),
+        (3, torch.zeros(6, 2), r"outputs of shape \(6, 3\) for y of shape \(6, 2\)"),
+        (1, torch.arange(6) % 2, "are not of several classes"),
+    ],
+)
+def test_outputs_that_cannot_be_the_targets_of_made_rows_are_refused_in_the_first_step(
+    outputs, y, told
+):
+    learner = learner_of(small(), lambda: nn.Linear(3, outputs), loss=first)
+    expect_refused(learner, Batch.of(torch.randn(6, 3), y), told, InvalidBatch)
+
+
+def test_targets_of_the_outputs_size_are_made_whatever_their_shape():
+    learner = learner_of(small(), lambda: nn.Linear(3, 1), loss=lambda o, y: (o[:, 0] - y) ** 2)
+    batches = [Batch.of(b.x, b.x.sum(1)) for b in batches_of(2)]
+    for task in range(2):
+        learn(learner, task, batches)
+    assert learner.steps == 4

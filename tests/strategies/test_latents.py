@@ -5,7 +5,7 @@ import torch
 from strategy_models import Capture, batches_of, learn, learner_of
 from torch import nn
 
-from lifelong import DER, DERpp, Exemplars, ICaRL, Latents, Replay, Strategy
+from lifelong import DER, Adaptive, DERpp, Exemplars, ICaRL, Latents, PerTask, Replay, Strategy
 from lifelong.checks import CHECKS, forgetting, keeping, learning
 from lifelong.checks.settings import CLASSES, HIDDEN, INPUTS, Setting
 from lifelong.nets import MLP, Classifier, GrowingHead, LatentModel
@@ -49,6 +49,7 @@ def test_a_model_without_a_trunk_is_refused():
 FROM_TASK = {
     "replay": lambda: Replay(20, fill="task"),
     "der": lambda: DER(20, fill="task"),
+    "adaptive der": lambda: Adaptive(DER(20, fill="task"), schedule=PerTask()),
     "icarl": lambda: ICaRL(20),
     "exemplars": lambda: Exemplars(20),
 }
