@@ -157,6 +157,7 @@ class Adaptive(Strategy):
 
     def forget(self, keys: Tensor) -> None:
         """Erase rows from whatever the inner strategy and the feedback keep."""
+        self._held = None  # of a step that failed
         self.inner.forget(keys)
         if self.feedback is not None:
             self.feedback.forget(keys)

@@ -184,6 +184,7 @@ class DGR(Strategy):
 
     def forget(self, keys: Tensor) -> None:
         """Erase held-out rows."""
+        self._held = None  # of a step that failed
         self.trigger.held.forget(keys)
 
     def examine(self, learner: Learner, data: Iterable[Batch], weights: dict[str, Tensor]) -> None:

@@ -105,6 +105,7 @@ class LwF(Strategy):
         pass it would drive what that needs out of the processor's cache.
         """
         self._copies, self._taught = slice(0, 0), None
+        self.recorded.discard()  # what a step that failed has asked
         where = chosen(batch, self.rows)
         if not self.teacher or where.start == where.stop:
             return batch

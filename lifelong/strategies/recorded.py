@@ -53,6 +53,10 @@ class Recorded:
         self._asked = {"key": batch.key, "mark": marks, "answer": found}
         return found
 
+    def discard(self) -> None:
+        """Leave out the last question, as when its step has failed."""
+        self._asked = {}
+
     def commit(self) -> None:
         """Keep the answers of the last question, of rows that none is kept of."""
         asked, self._asked = self._asked, {}

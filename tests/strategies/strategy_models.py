@@ -30,6 +30,17 @@ def multi_head() -> nn.Module:
     return TaskClassifier(MLP(3, hidden=(5,)), MultiHead(5))
 
 
+class Failing(Strategy):
+    """Let steps fail, once everything has been looked at, while it is told to."""
+
+    fails = True
+
+    def penalty(self, learner, batch, output):
+        if self.fails:
+            raise OSError("no memory")
+        return 0.0
+
+
 class Headless(nn.Module):
     """A model whose last layer is neither named nor linear."""
 

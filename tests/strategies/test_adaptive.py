@@ -1,6 +1,6 @@
 import pytest
 import torch
-from strategy_models import batches_of, copied, expect_close, growing, learn, learner_of
+from strategy_models import Failing, batches_of, copied, expect_close, growing, learn, learner_of
 
 from lifelong import (
     DER,
@@ -174,6 +174,16 @@ def test_erasing_reaches_the_inner_strategy_and_the_held_out_rows():
     learner.forget(list(range(12)))
     assert int(adaptive.inner.memory.all()["key"].min()) >= 12
     assert int(adaptive.feedback.held.all()["key"].min()) >= 12
+
+
+def test_erasing_reaches_rows_that_a_step_held_out_which_failed():
+    adaptive = Adaptive(EWC(1.0), feedback=Feedback(share=0.5))
+    learner = learner_of([adaptive, Failing()])
+    with pytest.raises(OSError, match="no memory"):
+        learner.observe(batches_of(1)[0])
+    assert adaptive._held is not None
+    learner.forget(list(range(6)))
+    assert adaptive._held is None
 
 
 def test_a_strategy_without_a_strength_or_nothing_to_adapt_by_is_refused():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from strategy_models import (
     Capture,
+    Failing,
     batches_of,
     copied,
     expect_close,
@@ -285,6 +286,22 @@ def test_a_run_resumed_in_the_middle_of_a_task_goes_on_with_its_answers(tmp_path
         first, second = learner.observe(batch), other.observe(batch)
         assert torch.equal(first, second)
     assert asked.rows == [6, 6]  # about the third batch, each of them once
+
+
+def test_what_a_step_that_failed_has_asked_is_not_kept_by_the_next_which_asks_nothing():
+    lwf, replay = LwF(rows="replayed", record=100), Replay(20)
+    learner = learner_of([replay, lwf, failing := Failing()])
+    failing.fails = False
+    learn(learner, 0, batches_of(2))
+    learner.begin_task(1)
+    batch = batches_of(1, task=1)[0]
+    failing.fails = True
+    with pytest.raises(OSError, match="no memory"):
+        learner.observe(batch)
+    failing.fails = False
+    replay.every = 10  # so that nothing is replayed now
+    learner.observe(batch)
+    assert len(lwf.recorded) == 0
 
 
 def test_the_end_of_a_task_that_fails_leaves_the_answers():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategy_models import batches_of, copied, growing, learn, learner_of
+from strategy_models import Failing, batches_of, copied, growing, learn, learner_of
 
 from lifelong import DGR, Batch, MeRGAN, TaskSpec
 from lifelong.core.errors import InvalidBatch, StateMismatch
@@ -148,3 +148,14 @@ def test_rows_that_are_held_out_are_looked_at_before_the_step(wrong):
         learner.observe(Batch.of(x, y, 0, key))
     assert learner.batches == len(strategy.trigger.held) == 0
     assert all(torch.equal(learner.parameters[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("kind", [DGR, MeRGAN])
+def test_erasing_reaches_rows_that_a_step_held_out_which_failed(kind):
+    strategy = generative(kind)
+    learner = learner_of([strategy, Failing()])
+    with pytest.raises(OSError, match="no memory"):
+        learner.observe(batches_of(1, rows=200)[0])
+    assert strategy._held is not None
+    learner.forget(list(range(200)))
+    assert strategy._held is None
