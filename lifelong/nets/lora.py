@@ -176,7 +176,8 @@ def add_lora(
             its own task's; the base alone where that is not known.
         head: whether the head goes on learning as it is. It is the model's attribute `head`, else
             the last linear layer in the order of definition, which need not be the last that is
-            run: where it is not, name the module, such as "model.classifier".
+            run: where it is not, name the module, such as "model.classifier". False freezes and
+            adapts it as the rest: take that where tasks share labels, which would overwrite it.
 
     Returns:
         The model; with sets="task", inside a `Routed` that wants the task.

@@ -217,3 +217,20 @@ def test_a_damaged_file_changes_nothing(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match="truncated"):
         load_adapter(path, model)
+
+
+@pytest.mark.parametrize("add", [add_lora, add_bottlenecks])
+@pytest.mark.parametrize("head", [True, False])
+def test_only_with_a_frozen_head_do_tasks_that_share_labels_leave_each_other_alone(add, head):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    model = add(net, rank=2, sets="task", head=head)
+    learner = Learner(model, SGD(model.parameters(), lr=0.1))
+    x, told = torch.randn(8, 6), []
+    for task in range(2):
+        learner.begin_task(task)
+        for _ in range(3):
+            learner.observe(Batch.of(x, torch.arange(8) % 2, task))
+        learner.end_task([Batch.of(x, torch.arange(8) % 2, task)])
+        told.append(learner.predict(x, task=0))
+    assert torch.equal(*told) is not head
