@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lifelong.core.batch import Batch
+from lifelong.core.batch import Batch, checked_inputs
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.strategy import Strategy
+from lifelong.core.task import TaskSpec
 
 
 def check_parts(model: Any, optimizer: Any, loss: Any, seed: Any) -> None:
@@ -44,10 +45,8 @@ def check_parts(model: Any, optimizer: Any, loss: Any, seed: Any) -> None:
             f"loss is {loss!r}; give a loss of torch, such as nn.MSELoss(), or a function of "
             "(output, y) or (output, batch)"
         )
-    try:
-        operator.index(seed)
-    except TypeError:
-        raise ValueError(f"seed is {seed!r}; give an integer") from None
+    if _whole(seed) is None:
+        raise ValueError(f"seed is {seed!r}; give an integer")
 
 
 def check_settings(precision: Any, accumulate: Any, clip: Any) -> None:
@@ -223,6 +222,71 @@ told from another; give rows ids, Batch.of(..., key=ids), before they are learne
     return given
 
 
+def spec_of(task: Any) -> TaskSpec:
+    """Give the id and the classes of a task, which may be an id alone, an integer of any kind.
+
+    Raises:
+        ValueError: it is neither an integer nor something with an id and classes.
+
+    Example:
+        >>> spec_of(torch.tensor(1))
+        TaskSpec(id=1, classes=())
+        >>> spec_of(None)
+        Traceback (most recent call last):
+        ...
+        ValueError: task is None; give an id, such as 0, or what has an id and classes: \
+TaskSpec(0, classes=(0, 1))
+    """
+    _check_instance("task", task, "0, classes=(0, 1)")
+    if (alone := _whole(task)) is not None:
+        return TaskSpec(alone)
+    try:
+        id, classes = task.id, task.classes
+    except AttributeError as error:
+        raise ValueError(
+            f"task is {_told(task)}; give an id, such as 0, or what has an id and classes: "
+            "TaskSpec(0, classes=(0, 1))"
+        ) from error
+    whole = _whole(id)
+    classes = tuple(classes) if isinstance(classes, Iterable) else classes
+    return TaskSpec(id if whole is None else whole, classes)
+
+
+def query_of(x: Any, task: Any, rows: Any) -> Batch:
+    """Make a batch of the rows to predict for, without targets.
+
+    Args:
+        x: inputs, rows first.
+        task: an id, a tensor of them, or None.
+        rows: how many of them to compute at once.
+
+    Raises:
+        InvalidBatch: the inputs are none, or the task is neither an id nor a tensor of them.
+        ValueError: so many rows cannot be computed at once.
+
+    Example:
+        >>> query_of(torch.zeros(2, 3), None, rows=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: rows is 0; how many to compute at once must be an integer of 1 or more
+    """
+    if (_whole(rows) or 0) < 1:
+        raise ValueError(
+            f"rows is {rows!r}; how many to compute at once must be an integer of 1 or more"
+        )
+    first = x if isinstance(x, Tensor) else next(iter(checked_inputs(x).values()))
+    if first.ndim == 0:
+        raise InvalidBatch("x is a single number; give rows, be it one: x.reshape(1, -1)")
+    if not isinstance(task, Tensor):
+        id = -1 if task is None else _whole(task)
+        if id is None:
+            raise InvalidBatch(
+                f"task is {task!r}; give an id, an int64 tensor of one id a row, or None"
+            )
+        task = torch.full((len(first),), id)
+    return Batch.of(x, torch.zeros(len(first)), task)
+
+
 def no_batch(received: Any) -> InvalidBatch:
     """Say that something is no batch, as the error to raise.
 
@@ -306,6 +370,14 @@ def _check_instance(name: str, given: Any, arguments: str) -> None:
 
 def _type(given: Any) -> str:
     return type(given).__name__
+
+
+def _whole(given: Any) -> int | None:
+    """Give an integer of any kind as one of Python, None for anything else."""
+    try:
+        return int(operator.index(given))
+    except TypeError:
+        return None
 
 
 def _told(given: Any) -> str:

@@ -58,7 +58,7 @@ class Batch:
             InvalidBatch: the columns differ in length, there are no rows, or an id is no integer.
         """
         if not isinstance(x, Tensor):
-            x = dict(_checked_inputs(x))
+            x = dict(checked_inputs(x))
         if not isinstance(y, Tensor):
             raise InvalidBatch(f"y is of {type(y)}; {_as_tensor('y', y)}")
         rows = y.shape[0] if y.ndim else 0
@@ -200,7 +200,16 @@ def batch_of_columns(columns: Mapping[str, Tensor], new: int | None = None) -> B
     return Batch(x, y, columns["task"], new, columns["key"], columns.get("weight"))
 
 
-def _checked_inputs(x: object) -> Mapping[str, Tensor]:
+def checked_inputs(x: object) -> Mapping[str, Tensor]:
+    """Give inputs by name back if they are some, each a tensor, else raise `InvalidBatch`.
+
+    Example:
+        >>> checked_inputs({})
+        Traceback (most recent call last):
+        ...
+        lifelong.core.errors.InvalidBatch: x is a dict of []; it must be a tensor, or a dict of \
+one or more: torch.as_tensor(x)
+    """
     if not isinstance(x, Mapping) or not x or not all(isinstance(v, Tensor) for v in x.values()):
         told = f"a dict of {sorted(x)}" if isinstance(x, Mapping) else f"of {type(x)}"
         raise InvalidBatch(

@@ -25,7 +25,9 @@ from lifelong.core.arguments import (
     names_of,
     no_batch,
     no_task,
+    query_of,
     scalar_of,
+    spec_of,
     strategies_of,
 )
 from lifelong.core.batch import Batch, Inputs
@@ -185,10 +187,10 @@ class Learner:
             task: an id, or anything with `id` and `classes`, such as a stream's task.
 
         Raises:
-            ValueError: another task is open, or a head needs to know the classes.
+            ValueError: another task is open, a head needs to know the classes, or it is no task.
             OptimizerMismatch: the model gains parameters to train, and there is no optimizer.
         """
-        spec = TaskSpec(task) if isinstance(task, int) else TaskSpec(task.id, tuple(task.classes))
+        spec = spec_of(task)
         if self.current == spec.id:
             if spec.classes not in ((), self.tasks[-1].classes):
                 raise ValueError(
@@ -321,19 +323,14 @@ class Learner:
             (rows, ...) outputs, on the learner's device.
 
         Raises:
-            InvalidBatch: the task is neither an id nor a tensor of them.
+            InvalidBatch: the task is neither an id nor a tensor of them, or x has no rows.
+            ValueError: rows is below 1.
             UnknownTask: the model has never grown for a task.
         """
-        count = len(next(iter(x.values())) if isinstance(x, dict) else x)
-        if not isinstance(task, int | Tensor | None):
-            raise InvalidBatch(
-                f"task is {task!r}; give an id, an int64 tensor of one id a row, or None"
-            )
-        if not isinstance(task, Tensor):
-            task = torch.full((count,), -1 if task is None else task)
-        query = Batch.of(x, torch.zeros(count), task)
+        query = query_of(x, task, rows)
+        cuts = [slice(start, start + rows) for start in range(0, len(query), rows)]
         with evaluating(self.model), torch.no_grad(), self.random.kept(), self.autocast():
-            parts = [self.output(query.rows(slice(i, i + rows))) for i in range(0, count, rows)]
+            parts = [self.output(query.rows(cut)) for cut in cuts]
         return torch.cat([checked_output(part) for part in parts])
 
     def grown(self) -> None:
