@@ -126,7 +126,8 @@ class AnalyticHead(nn.Module, ABC):
             y: (rows,) int64 class ids.
 
         Raises:
-            InvalidBatch: features that are not finite or of another width; the head is as before.
+            InvalidBatch: features that are not finite or of another width, or labels that are no
+                classes; the head is as before.
             LabelOutsideHead: a class that the head has no output for.
         """
         self._count(features, y, 1)
@@ -223,6 +224,10 @@ class AnalyticHead(nn.Module, ABC):
 
     @torch.no_grad()
     def _count(self, features: Tensor, y: Tensor, sign: int) -> None:
+        if y.dtype != torch.int64 or y.ndim != 1:
+            raise InvalidBatch(
+                f"y is {y.dtype} of shape {tuple(y.shape)}; it must be class ids, int64"
+            )
         x = features.detach().flatten(1).float()
         if x.shape != (len(y), self.features) or not bool(x.isfinite().all()):
             told = "" if x.shape != (len(y), self.features) else " with NaN or infinity"

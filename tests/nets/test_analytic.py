@@ -249,6 +249,16 @@ def test_a_refused_batch_changes_nothing(make):
     ):
         with pytest.raises(kind, match=told):
             head.add(features, labels)
+    for labels, told in (
+        (y.float(), r"y is torch\.float32 of shape \(60,\); it must be class ids, int64"),
+        (y.int(), r"y is torch\.int32 of shape"),
+        (y[:, None], r"y is torch\.int64 of shape \(60, 1\); it must be class ids, int64"),
+        (F.one_hot(y), r"of shape \(60, 4\)"),
+        (y[0], r"of shape \(\)"),
+    ):
+        for change in (head.add, head.remove):
+            with pytest.raises(InvalidBatch, match=told):
+                change(x, labels)
     with pytest.raises(InvalidBatch, match="30 rows of class 1 to remove, of 15 that came"):
         head.remove(x[:30], torch.ones(30, dtype=torch.int64))
     assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())
