@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import NothingLeftToLearn
+from lifelong.core.errors import NothingLeftToLearn, StateMismatch
 from lifelong.core.learner import Learner
-from lifelong.core.strategy import Strategy
+from lifelong.core.strategy import State, Strategy
 from lifelong.core.undisturbed import undisturbed
 from lifelong.nets.adapters import Pair, adapters
 from lifelong.nets.lora import LoRA
@@ -112,6 +112,17 @@ class InfLoRA(Strategy):
             self.newest[name] = newest
             self.basis[name] = extended_basis(square, held, self.threshold)
 
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state.
+
+        Raises:
+            StateMismatch: it is another strategy's, or what it holds of a layer does not fit
+                together.
+        """
+        if state.keys() >= {*self.state}:
+            _check(state)
+        super().load_state_dict(state)
+
     def _is_full(self, name: str, layer: LoRA) -> bool:
         if name not in self.basis:
             return False
@@ -122,6 +133,28 @@ class InfLoRA(Strategy):
         """Give the directions of a layer that are not from the newest set's own task."""
         basis = self.basis[name]
         return basis[:, : self.before[name]] if self.newest[name] == newest else basis
+
+
+def _check(state: State) -> None:
+    """Raise `StateMismatch` unless what is held of each layer fits together."""
+    parts = [state[name] for name in InfLoRA.state]
+    layers = [part.keys() if isinstance(part, dict) else None for part in parts]
+    if layers[0] is None or any(others != layers[0] for others in layers):
+        told = [sorted(map(str, names)) if names is not None else None for names in layers]
+        raise StateMismatch(
+            f"basis, newest and before are of the layers {told}, and must be of the same; the "
+            "state is damaged, load another"
+        )
+    for name in layers[0]:
+        basis, newest, before = (part[name] for part in parts)
+        plane = isinstance(basis, Tensor) and basis.is_floating_point() and basis.ndim == 2
+        counted = plane and type(before) is int and 0 <= before <= basis.shape[1]
+        if not counted or not isinstance(newest, str | None):
+            shape = tuple(basis.shape) if isinstance(basis, Tensor) else basis
+            raise StateMismatch(
+                f"of {name} the state has a basis of shape {shape}, {before!r} directions before "
+                f"those of the set {newest!r}; the state is damaged, load another"
+            )
 
 
 def _layers(learner: Learner) -> dict[str, LoRA]:

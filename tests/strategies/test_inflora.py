@@ -7,7 +7,8 @@ from strategy_models import batches_of, growing, learn, learner_of
 from torch.optim import Adam
 
 from lifelong import InfLoRA, TaskSpec
-from lifelong.core.errors import NothingLeftToLearn
+from lifelong.checks.states import difference
+from lifelong.core.errors import NothingLeftToLearn, StateMismatch
 from lifelong.core.features import tapped
 from lifelong.nets import (
     MLP,
@@ -154,6 +155,38 @@ def test_where_past_inputs_leave_no_direction_it_says_so():
         learner.observe(new)
     assert torch.equal(down_of(learner), before)
     assert learner.steps == 2
+
+
+LAYER = "backbone.layers.0"
+
+
+@pytest.mark.parametrize(
+    ("part", "damaged", "told"),
+    [
+        ("before", {}, r"of the layers \[.*, \[\]\], and must be of the same; the state"),
+        ("newest", {"head": "0"}, r"of the layers .*, \['head'\], .* must be of the same"),
+        ("basis", {}, "must be of the same"),
+        ("before", None, r"of the layers .*, None\], and must"),
+        ("basis", {LAYER: torch.zeros(6)}, r"of backbone.* a basis of shape \(6,\), 0 direct"),
+        ("basis", {LAYER: torch.zeros(6, 2).long()}, r"a basis of shape \(6, 2\)"),
+        ("basis", {LAYER: None}, "a basis of shape None"),
+        ("before", {LAYER: 3}, r"shape \(6, 2\), 3 directions before those of the set '0'; the st"),
+        ("before", {LAYER: -1}, "-1 directions before"),
+        ("before", {LAYER: "0"}, "'0' directions before"),
+        ("newest", {LAYER: 0}, "those of the set 0; the state is damaged, load another"),
+    ],
+)
+def test_a_state_that_does_not_fit_together_is_refused_and_changes_nothing(part, damaged, told):
+    saved, learner = learner_of(InfLoRA(1.0), wide), learner_of(InfLoRA(1.0), wide)
+    learn(saved, 0, list(flat(4, 0)), (0, 1, 2, 3))
+    state = saved.state_dict()
+    state["strategies"][0]["state"][part] = damaged
+    before = learner.state_dict()
+    with pytest.raises(StateMismatch, match=told):
+        learner.load_state_dict(state)
+    assert difference(before, learner.state_dict()) is None
+    learner.load_state_dict(saved.state_dict())
+    assert difference(saved.state_dict(), learner.state_dict()) is None
 
 
 def test_wrong_use_is_refused():
