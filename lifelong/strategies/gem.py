@@ -38,7 +38,7 @@ class GEM(Strategy):
     property of the gradient: momentum, Adam and weight decay may step elsewhere.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or the bytes that they may take: "10MB".
         margin: how much of each past task's own gradient is added when there is a violation.
         rows: how many rows to look at in a step, shared equally by the past tasks and drawn anew
             each time; with as many as the capacity it is all of them, as in the paper.
@@ -58,7 +58,7 @@ class GEM(Strategy):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         margin: float = 0.5,
         rows: int = 256,
@@ -77,9 +77,10 @@ class GEM(Strategy):
         self._slots: tuple[Tensor, Tensor] | None = None
 
     @property
-    def capacity(self) -> int:
-        """How many rows the memory holds."""
-        return self.memory.capacity
+    def capacity(self) -> int | str:
+        """What the memory was given: rows, or bytes, such as "10000000B"."""
+        budget = self.memory.budget
+        return self.memory.capacity if budget is None else f"{budget}B"
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Make sure that there will be room for rows of the open task when it is over."""
@@ -152,7 +153,7 @@ class AGEM(GEM):
     The memory is that of `GEM`. r is that of the model as it predicts, in eval mode.
 
     Args:
-        capacity: how many rows the memory holds.
+        capacity: how many rows the memory holds, or the bytes that they may take: "10MB".
         rows: how many to draw for each step; all of them, if it holds fewer.
         device: where the memory lies, for instance "cuda".
         path: a folder, to hold the memory in files on disk instead.
@@ -168,7 +169,7 @@ class AGEM(GEM):
 
     def __init__(
         self,
-        capacity: int = 500,
+        capacity: int | str = 500,
         *,
         rows: int = 256,
         device: str | torch.device = "cpu",

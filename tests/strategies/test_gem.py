@@ -263,3 +263,14 @@ def test_it_stands_beside_replay():
 def test_wrong_settings_are_refused(make, told):
     with pytest.raises(ValueError, match=told):
         make()
+
+
+@pytest.mark.parametrize("kind", [GEM, AGEM])
+def test_a_memory_of_bytes_shows_them_and_keeps_to_them(kind):
+    learner = learner_of(kind("2KB"))
+    assert repr(learner.strategies[0]) == f"{kind.__name__}(capacity='2000B')"
+    for task in range(3):
+        learn(learner, task, batches_of(6, task=task))
+    memory = learner.strategies[0].memory
+    assert 0 < memory.nbytes <= 2000
+    assert sorted(set(memory.all()["kept_with"].tolist())) == [0, 1, 2]
