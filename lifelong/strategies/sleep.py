@@ -17,6 +17,7 @@ from lifelong.memory import Memory
 from lifelong.nets.heads import MASKED
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.teacher import Frozen, answers, of_one_class, snapshot, softened
+from lifelong.strategies.tuning import norms_kept
 
 _OTHERS = (
     "a row's teacher is the one surer of its class: for other targets switch it off with strength=0"
@@ -129,7 +130,8 @@ class Sleep(Strategy):
         for _ in range(self.steps):
             drawn = self.memory.draw(self.rows, self.generator)
             batch = batch_of_columns({n: column.to(learner.device) for n, column in drawn.items()})
-            output = learner.output(batch)
+            with norms_kept(learner.model, len(batch)):
+                output = learner.output(batch)
             loss = learner.mean_loss(output, batch)
             if self.strength:
                 taught = self._teach(learner, teachers, batch)

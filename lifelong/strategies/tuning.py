@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from lifelong.core.batch import batch_of_columns
@@ -36,7 +37,7 @@ def tune(
         generator: all chance comes from it.
         epochs: how many.
         batch: rows a step; a single row that is left at the end joins the step before, as norms
-            have no statistics of one.
+            have no statistics of one; for a step of one they take their running statistics.
         rate: the learning rate, of the progress from 0 to 1.
         momentum: of SGD.
 
@@ -53,7 +54,8 @@ def tune(
         order = torch.randperm(len(memory), generator=generator)
         for slots in _chunks(order, batch):
             rows = batch_of_columns(memory.read(slots)).to(learner.device)
-            loss = learner.mean_loss(learner.output(rows), rows)
+            with norms_kept(learner.model, len(rows)):
+                loss = learner.mean_loss(learner.output(rows), rows)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
@@ -63,6 +65,30 @@ def tune(
             f"the loss of training on the memory is not finite after {epochs} epochs; lower the "
             "strategy's learning rate"
         )
+
+
+@contextmanager
+def norms_kept(model: nn.Module, rows: int) -> Iterator[None]:
+    """For a single row put batch norms in eval mode, as they have no statistics of one.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with norms_kept(norm, rows=1):
+        ...     norm.training
+        False
+        >>> norm.training
+        True
+    """
+    kind = nn.modules.batchnorm._BatchNorm
+    modules = model.modules() if rows == 1 else ()
+    norms = [module for module in modules if isinstance(module, kind) and module.training]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True
 
 
 def _chunks(order: Tensor, size: int) -> list[Tensor]:

@@ -5,7 +5,7 @@ from strategy_models import mlp as fixed
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import EEIL, XDER, GDumb, Replay
+from lifelong import EEIL, XDER, GDumb, Replay, Sleep
 from lifelong.core.errors import NonFiniteLoss
 from lifelong.strategies.tuning import check_training, cosine, tune
 
@@ -110,6 +110,44 @@ def test_settings_out_of_range_are_refused(kind, settings):
     (name,) = settings
     with pytest.raises(ValueError, match=f"{name} is"):
         kind(10, **settings)
+
+
+SINGLE = {
+    "eeil": lambda: EEIL(50, epochs=2, batch=1),
+    "gdumb": lambda: GDumb(50, epochs=2, batch=1),
+    "sleep": lambda: Sleep(50, steps=3, rows=1),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_steps_of_a_single_row_normalise_by_the_running_statistics(name):
+    learner = learner_of(SINGLE[name](), normed)
+    learner.begin_task(0)
+    batch = batches_of(1)[0]
+    learner.observe(batch)
+    weights = copied(learner.parameters)
+    statistics = copied(dict(learner.model.named_buffers()))
+    learner.end_task([batch])
+    after = dict(learner.model.named_buffers())
+    assert all(torch.equal(value, after[name]) for name, value in statistics.items())
+    assert any(not torch.equal(value, learner.parameters[name]) for name, value in weights.items())
+    assert all(module.training for module in learner.model.modules())
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: EEIL(50, epochs=2), lambda: GDumb(50, epochs=2), lambda: Sleep(50, steps=3)]
+)
+def test_a_task_ends_with_a_single_row_left_in_the_memory(make):
+    learner = learner_of(strategy := make(), normed)
+    learner.begin_task(0)
+    batch = batches_of(1)[0]
+    learner.observe(batch)
+    learner.forget(batch.key[1:])
+    assert len(strategy.memory) == 1
+    before = copied(learner.parameters)
+    learner.end_task([batch])
+    assert learner.current is None
+    assert any(not torch.equal(before[name], learner.parameters[name]) for name in before)
 
 
 def test_training_settings_in_range_are_taken():
