@@ -20,12 +20,14 @@ from lifelong.memory.budget import bytes_of
 from lifelong.nets.nearest_mean import linear_outputs
 from lifelong.strategies.class_ids import check_class_ids
 from lifelong.strategies.replay import Replay
+from lifelong.strategies.teacher import of_one_class
 from lifelong.strategies.wa import told_apart
 
 DAMPING = 1e-3
 """Holds the correction near none where the rows held out leave it open."""
 LEAST = 0.01
 """The smallest alpha: one below 0 would turn the order of a class's outputs around."""
+_CLASSES = "BiC corrects the outputs of new classes: take Replay for others"
 
 
 class BiC(Replay):
@@ -50,7 +52,7 @@ class BiC(Replay):
     Raises:
         ValueError: a part that is not between 0 and 1, or a capacity below 2; from the step, a
             head without linear weights for each class.
-        InvalidBatch: labels are no classes.
+        InvalidBatch: labels are no classes, or the outputs not one for each.
 
     Example:
         >>> bic = BiC(capacity=500)
@@ -99,7 +101,7 @@ class BiC(Replay):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Choose the rows to hold out, which get the weight 0, and append rows to replay."""
-        check_class_ids(batch.y, "BiC corrects the outputs of new classes: take Replay for others")
+        check_class_ids(batch.y, _CLASSES)
         key = batch.key[: batch.new]
         chance = torch.rand(len(key), generator=self.generator).to(key.device)
         self._out = torch.where(key < 0, chance, scattered(key)) < self.validation
@@ -125,7 +127,7 @@ class BiC(Replay):
 
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> float:
         """Add nothing; look at the head, which the end of the task will correct."""
-        del batch, output
+        of_one_class(output, batch, _CLASSES)
         linear_outputs(head_of(learner.model))
         return 0.0
 

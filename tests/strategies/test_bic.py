@@ -216,3 +216,12 @@ def test_a_head_that_cannot_be_corrected_is_refused_in_the_first_step(model, tol
     learner = learner_of(BiC(20), model)
     learner.begin_task(TaskSpec(0, (0, 1, 2, 3)))
     expect_refused(learner, batches_of(1)[0], told)
+
+
+def test_outputs_in_a_dict_are_refused_in_the_first_step():
+    class Dict(nn.Linear):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    learner = learner_of(BiC(20), lambda: Dict(3, 4), loss=lambda out, y: out["logits"][:, 0])
+    expect_refused(learner, batches_of(1)[0], "outputs in a dict", InvalidBatch)
