@@ -15,6 +15,7 @@ from lifelong.nets import (
     TaskClassifier,
     TaskHeads,
 )
+from lifelong.nets.experts import fitting_rank
 
 
 def progressive(model: nn.Module) -> nn.Module:
@@ -63,7 +64,8 @@ def experts(model: nn.Module) -> nn.Module:
     """Make experts like a model whose inputs are counted; they are not told the task.
 
     Raises:
-        ValueError: it is not an `MLP`, so that nothing says how many inputs there are.
+        ValueError: it is neither an `MLP` nor a sequence that begins with a linear layer, so that
+            nothing says how many inputs there are.
 
     Example:
         >>> from lifelong.nets import MLP
@@ -72,6 +74,9 @@ def experts(model: nn.Module) -> nn.Module:
     """
     backbone, front = _backbone_and_front(model)
     inputs = getattr(backbone, "inputs", None)
+    if isinstance(backbone, nn.Sequential):
+        first = next((part for part in backbone if not isinstance(part, nn.Flatten)), None)
+        inputs = first.in_features if isinstance(first, nn.Linear) else None
     if not isinstance(inputs, int):
         raise ValueError(
             f"{type(backbone).__name__} does not say how many inputs it has; make the mixture "
@@ -79,7 +84,7 @@ def experts(model: nn.Module) -> nn.Module:
         )
     if isinstance(model, TaskClassifier):
         model = Classifier(backbone, GrowingHead(features_before(model)), front)
-    return Experts(model, inputs, rank=max(1, min(32, inputs // 4)))
+    return Experts(model, inputs, rank=fitting_rank(inputs))
 
 
 def features_before(model: nn.Module) -> int:

@@ -15,6 +15,16 @@ from lifelong.nets.by_task import each_task
 from lifelong.nets.heads import MASKED
 
 
+def fitting_rank(inputs: int) -> int:
+    """Choose how many directions to keep of so many inputs: a quarter, 32 at most.
+
+    Example:
+        >>> fitting_rank(20), fitting_rank(784)
+        (5, 32)
+    """
+    return max(1, min(32, inputs // 4))
+
+
 class Experts(nn.Module):
     """Answer each row with the expert whose past inputs are most like it; no task need be told.
 
@@ -69,7 +79,11 @@ class Experts(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
         if rank >= inputs:
-            raise ValueError(f"rank is {rank} of {inputs} inputs, which leaves nothing to compare")
+            way_out = f"give a rank below {inputs}, such as rank={fitting_rank(inputs)}"
+            raise ValueError(
+                f"rank is {rank} of {inputs} inputs, which leaves nothing to compare; "
+                f"{way_out if inputs > 1 else 'give rows of two numbers or more'}"
+            )
         self.limit = limit
         self.rank = rank
         self.experts = nn.ModuleList(copy.deepcopy(model) for _ in range(limit))

@@ -29,7 +29,8 @@ class Gated(nn.Module):
 
     Args:
         backbone: an `MLP`, a `SmallCNN`, or an `nn.Sequential` that begins with a layer with
-            weights and ends in features. All channels of a map share a gate.
+            weights (a linear one behind `nn.Flatten`) and ends in features. All channels of a map
+            share a gate.
         front: what comes first, such as `Pixels`, or None; frozen from the second task on, and in
             eval mode, so that norms in it keep the first task's statistics.
 

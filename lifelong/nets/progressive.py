@@ -30,8 +30,9 @@ class Progressive(nn.Module):
 
     Args:
         backbone: the first column: an `MLP`, a `SmallCNN`, or an `nn.Sequential` that begins with
-            a layer with weights and ends in features. Later columns are like it, drawn anew, with
-            the buffers that it has now; they learn even if it is frozen.
+            a layer with weights (a linear one behind `nn.Flatten`) and ends in features. Later
+            columns are like it, drawn anew, with the buffers that it has now; they learn even if
+            it is frozen.
         front: what comes first, such as `Pixels`, or None; frozen with the first column.
         adapter: the width of the adapters' hidden layer; None for that of the layer's input.
 

@@ -45,7 +45,7 @@ def stages_of(backbone: nn.Module) -> list[Stage]:
 
     Args:
         backbone: an `MLP`, a `SmallCNN`, another with `layers`, or an `nn.Sequential`; its first
-            module must be linear or a convolution.
+            module must be linear or a convolution, or flatten what a linear one is given.
 
     Raises:
         ValueError: the modules do not follow one another in one sequence.
@@ -57,10 +57,13 @@ def stages_of(backbone: nn.Module) -> list[Stage]:
     """
     layers = getattr(backbone, "layers", backbone)
     modules = list(layers) if isinstance(layers, nn.Sequential) else []
-    if not modules or not isinstance(modules[0], Layer):
+    flat = bool(modules) and isinstance(modules[0], nn.Flatten)
+    first = modules[flat : flat + 1]
+    if not first or not isinstance(first[0], nn.Linear if flat else Layer):
         raise ValueError(
             f"{type(backbone).__name__} is no sequence that begins with a linear layer or a "
-            "convolution; take an MLP, a SmallCNN or such an nn.Sequential"
+            "convolution; take an MLP, a SmallCNN or such an nn.Sequential, and give what comes "
+            "before that as front"
         )
     stages: list[Stage] = []
     before: nn.Module | None = nn.Flatten() if isinstance(modules[0], nn.Linear) else None

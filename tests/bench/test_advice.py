@@ -216,6 +216,12 @@ def test_it_is_said_that_the_model_must_be_a_sequence(method: str):
     assert any("the model must be a sequence of layers" in text for text in found[method].doubts)
 
 
+@pytest.mark.parametrize(("method", "size"), [("experts", "20.11 MB"), ("progressive", "10.84 MB")])
+def test_it_is_said_how_a_network_grows(method: str, size: str):
+    found = {one.method: one for one in advise(Constraints(task_known=True)).candidates}
+    assert any(size in text and "what is measured as kept" in text for text in found[method].doubts)
+
+
 @pytest.mark.parametrize("method", ADVISED)
 def test_the_lines_of_python_run(method: str):
     told = "task ids" in RECIPES[method].needs

@@ -27,6 +27,8 @@ def models():
     yield Classifier(MLP(6, hidden=(5,)), nn.Linear(5, 4), Pixels(scale=1.0))
     yield Classifier(MLP(6, hidden=(5,)), GrowingHead(5))
     yield TaskClassifier(MLP(6, hidden=(5,)), MultiHead(5))
+    yield nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    yield nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
 
 
 @pytest.mark.parametrize("network", ALL)
@@ -45,6 +47,9 @@ def test_what_cannot_be_made_is_refused():
         progressive(ResNet18(width=4))
     with pytest.raises(ValueError, match="SmallCNN does not say how many inputs"):
         experts(SmallCNN(1, 8))
+    for odd in (nn.Sequential(), nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2))):
+        with pytest.raises(ValueError, match="Sequential does not say how many inputs"):
+            experts(odd)
 
 
 @pytest.mark.parametrize("strategy", TOLD)

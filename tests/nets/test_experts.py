@@ -119,10 +119,12 @@ def test_senseless_sizes_and_rows_before_any_task_are_refused():
     for settings, told in (
         ({"limit": 0}, "limit is 0"),
         ({"rank": 0}, "rank is 0"),
-        ({}, "leaves nothing"),
+        ({}, "rank is 32 of 2 inputs, .* nothing to compare; give a rank below 2, such as rank=1"),
+        ({"inputs": 20}, "give a rank below 20, such as rank=5"),
+        ({"inputs": 1, "rank": 1}, "give rows of two numbers or more"),
     ):
         with pytest.raises(ValueError, match=told):
-            Experts(nn.Linear(2, 2), inputs=2, **settings)
+            Experts(nn.Linear(2, 2), **{"inputs": 2, **settings})
     with pytest.raises(UnknownTask, match="no task yet"):
         Experts(nn.Linear(2, 2), inputs=2, rank=1)(torch.zeros(1, 2))
 
