@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lifelong.core.errors import InvalidBatch, LabelOutsideHead
 from lifelong.core.forward import wants_task
 from lifelong.core.task import Growing, TaskSpec
-from lifelong.nets.heads import MASKED
+from lifelong.nets.heads import MASKED, ungrown
 
 
 class AnalyticHead(nn.Module, ABC):
@@ -37,6 +37,10 @@ class AnalyticHead(nn.Module, ABC):
         logits: a head to train a backbone through, such as `GrowingHead`; None for a frozen one.
 
     Shapes: (rows, features) to (rows, classes).
+
+    Raises:
+        ValueError: `grow` with a task without classes, where there are none yet.
+        UnknownTask: called before it has any class.
     """
 
     taught_by: ClassVar[str] = "Analytic"
@@ -193,6 +197,8 @@ class AnalyticHead(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the logits when training, and the solution's outputs otherwise."""
+        if not self._widths:
+            raise ungrown(self)
         if self.training:
             return self._trained(x)
         if not torch.compiler.is_compiling():  # what is exported or compiled was solved by eval()

@@ -81,7 +81,7 @@ class GrowingHead(nn.Module):
         """Compute the logits of every class so far."""
         blocks = list(self.blocks)
         if not blocks:
-            raise _ungrown(self)
+            raise ungrown(self)
         if len(blocks) == 1:
             return blocks[0](x)  # type: ignore[no-any-return]
         plain = [block for block in blocks if _is_plain(block)]
@@ -229,7 +229,7 @@ class CosineHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute the scaled cosines between the rows and every class so far."""
         if not len(self.blocks):
-            raise _ungrown(self)
+            raise ungrown(self)
         weight = F.normalize(torch.cat(list(self.blocks)), dim=-1, eps=FLOOR)
         return self.scale * F.linear(F.normalize(x, dim=-1, eps=FLOOR), weight)
 
@@ -258,7 +258,14 @@ def needed_outputs(task: TaskSpec) -> int:
     return int(max(task.classes)) + 1
 
 
-def _ungrown(head: nn.Module) -> UnknownTask:
+def ungrown(head: nn.Module) -> UnknownTask:
+    """Make the error of a head that is asked before it has grown.
+
+    Example:
+        >>> print(ungrown(GrowingHead(2)))
+        this GrowingHead has no outputs yet; give it a first task's classes: \
+begin_task(TaskSpec(0, classes=(0, 1))), or head.grow() with the same
+    """
     return UnknownTask(
         f"this {type(head).__name__} has no outputs yet; give it a first task's classes: "
         "begin_task(TaskSpec(0, classes=(0, 1))), or head.grow() with the same"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong.core.errors import InvalidBatch, LabelOutsideHead
+from lifelong.core.errors import InvalidBatch, LabelOutsideHead, UnknownTask
 from lifelong.core.task import TaskSpec
 from lifelong.nets import MASKED, GrowingHead, LDAHead, MeansHead, MultiHead, RidgeHead
 
@@ -40,6 +40,17 @@ def test_means_are_distances_but_for_a_term_of_the_row():
     own = (x - x.mean(0)).square().sum(1, keepdim=True)
     expected = own - torch.cdist(x, means).square()
     torch.testing.assert_close(head(x), expected, atol=1e-4, rtol=1e-4)
+
+
+@every_head
+@pytest.mark.parametrize("logits", [None, GrowingHead])
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_head_that_is_asked_before_it_has_a_class_says_so(make, logits, mode):
+    head = make(logits=logits and logits(5)).train(mode)
+    with pytest.raises(UnknownTask, match="has no outputs yet; give it a first task's classes"):
+        head(torch.zeros(3, 5))
+    head.grow(TaskSpec(0, (0, 1)))
+    assert head(torch.zeros(3, 5)).shape == (3, 2)
 
 
 @pytest.mark.parametrize("name", ["means", "lda"])
