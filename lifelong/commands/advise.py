@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.commands.arguments import pair, seeds
+from lifelong.core.errors import UnknownName
 
 if TYPE_CHECKING:
     from lifelong.bench.advice import Advice, Candidate
@@ -77,7 +78,11 @@ def _advise(options: argparse.Namespace) -> int:
     from lifelong.bench.trial import known_of
 
     given = {field.name: getattr(options, field.name) for field in fields(Constraints)}
-    given["privacy"] = LEVELS.get(options.privacy, options.privacy)
+    words = {**LEVELS, **{kept: kept for kept in LEVELS.values()}}
+    if options.privacy is not None:
+        if options.privacy not in words:
+            raise UnknownName("privacy", options.privacy, words)
+        given["privacy"] = words[options.privacy]
     constraints = Constraints(**given)
     if options.measure is None:
         _refuse_unused(options)

@@ -43,6 +43,7 @@ def test_it_says_it_to_machines(capsys: pytest.CaptureFixture[str]):
     ("code", "words", "said"),
     [
         (2, ["--privacy", "row"], "unknown privacy 'row'; did you mean 'rows'"),
+        (2, ["--privacy", "GDPR"], "known: high, low, medium, nothing, rows, statistics"),
         (2, ["--place", "sever"], "did you mean 'server'"),
         (2, ["--increment", "domains"], "did you mean 'domain'"),
         (2, ["--storage", "lots"], "storage is 'lots'; give bytes with a unit"),
