@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
+from lifelong.nets.analytic import AnalyticHead
 from lifelong.strategies.quadratic import checked_strength
 from lifelong.strategies.teacher import (
     Frozen,
@@ -19,7 +20,6 @@ from lifelong.strategies.teacher import (
     checked_rows,
     chosen,
     listed,
-    snapshot,
 )
 
 
@@ -33,8 +33,9 @@ class MeanTeacher(Strategy):
 
     It needs no boundaries. CLS-ER averages at a random share of the steps, here at each: the
     average is the same in expectation with a decay closer to 1. Running statistics of
-    normalisation are averaged too, and the teacher normalises by them, in eval mode. Their second
-    average, and prediction by an average, are left out.
+    normalisation are averaged too, and the teacher normalises by them, in eval mode. The sums of a
+    computed head (`AnalyticHead`) are not: the teacher answers by its `logits`, as the model does
+    while it learns. Their second average, and prediction by an average, are left out.
 
     Args:
         strength: of the penalty.
@@ -84,10 +85,9 @@ class MeanTeacher(Strategy):
         if learner.steps == self.seen:
             return
         self.seen, self.width = learner.steps, output.shape[1]
-        model = learner.model
-        own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        own = _averaged(learner.model)
         if own.keys() != self.average.keys():  # at first, and when the model has grown
-            present = snapshot(model)
+            present = {name: tensor.detach().clone() for name, tensor in own.items()}
             self.average = {n: self.average.get(n, tensor) for n, tensor in present.items()}
         weight = 1 - min(1 - 1 / (learner.steps + 1), self.decay)
         held = [(self.average[name], now) for name, now in own.items()]
@@ -96,3 +96,22 @@ class MeanTeacher(Strategy):
         for mean, now in held:  # counts, such as the batches that normalisation has seen
             if not mean.is_floating_point():
                 mean.copy_(now)
+
+
+def _averaged(model: nn.Module) -> dict[str, Tensor]:
+    """Name the parameters and buffers of a model, but for the sums of a computed head.
+
+    Averaged, they would be those of no rows. A teacher that lacks them has seen none, and answers
+    as such a head does in training.
+    """
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    heads = [module for module in model.modules() if isinstance(module, AnalyticHead)]
+    if not heads:
+        return own
+    sums = {
+        id(tensor)
+        for head in heads
+        for name, tensor in (*head.named_parameters(), *head.named_buffers())
+        if not name.startswith("logits.")
+    }
+    return {name: tensor for name, tensor in own.items() if id(tensor) not in sums}

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from strategy_models import (
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import MeanTeacher, Replay, TaskSpec
+from lifelong import Analytic, MeanTeacher, Replay, TaskSpec
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.forward import frozen_copy
+from lifelong.nets import Classifier, GrowingHead, LDAHead, MeansHead, RidgeHead
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.6, 0.999])
@@ -113,6 +115,45 @@ def test_weights_that_do_not_learn_are_part_of_the_average():
     learner.observe(batches_of(1)[0])
     assert own.average is held  # so its copy need not be made anew
     assert torch.equal(held["0.weight"], net[0].weight)
+
+
+HEADS = {"means": MeansHead, "lda": LDAHead, "ridge": partial(RidgeHead, width=20)}
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS.keys())
+def test_sums_of_a_computed_head_are_not_averaged(kind, warm):
+    own, seen = MeanTeacher(0.5, decay=0.5), Capture()
+    learner = learner_of(
+        [Analytic(warm=warm), Replay(20), own, seen],
+        lambda: Classifier(nn.Linear(3, 5), kind(5, logits=GrowingHead(5))),
+    )
+    for task, classes in enumerate(((0, 1), (2, 3))):
+        learner.begin_task(TaskSpec(task, classes))
+        batches = batches_of(4, classes=classes, task=task)
+        for batch in batches:
+            average, width = copied(own.average), own.width
+            loss = learner.observe(batch)
+            whole, output = seen.batches[-1], seen.outputs[-1]
+            expected = F.cross_entropy(output, whole.y)
+            if len(whole) > whole.new:  # through what is trained of the head, as in training
+                taught = frozen_copy(learner.model, average).train()(whole.x[whole.new :])
+                apart = output[whole.new :, :width] - taught[:, :width]
+                expected += 0.5 * apart.square().mean()
+            torch.testing.assert_close(loss, expected)
+        learner.end_task(batches)
+    parts = {tuple(name.split(".")[:2]) for name in own.average}
+    assert parts == {("backbone", "weight"), ("backbone", "bias"), ("head", "logits")}
+
+
+@pytest.mark.parametrize("kind", HEADS.values(), ids=HEADS.keys())
+def test_a_computed_head_without_logits_has_nothing_to_be_held_to(kind):
+    learner = learner_of(
+        [Analytic(), Replay(20), MeanTeacher(1.0, decay=0.5)],
+        lambda: Classifier(nn.Linear(3, 5), kind(5, classes=6)),
+    )
+    for batch in batches_of(4):
+        assert float(learner.observe(batch)) == pytest.approx(math.log(6))
 
 
 @pytest.mark.parametrize(
