@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.core.errors import InvalidBatch, LabelOutsideHead
+from lifelong.core.forward import wants_task
 from lifelong.core.task import TaskSpec
+from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.by_task import each_task
-from lifelong.nets.heads import MASKED
+from lifelong.nets.heads import MASKED, needed_outputs
 
 
 def fitting_rank(inputs: int) -> int:
@@ -51,10 +53,12 @@ class Experts(nn.Module):
     Shapes: (rows, ...) to (rows, classes), MASKED where classes are not the expert's.
 
     Raises:
-        ValueError: inputs, a limit or a rank below 1, or a rank that leaves nothing.
+        ValueError: inputs, a limit or a rank below 1, a rank that leaves nothing, or a model that
+            wants the task; `grow` with a task that has a negative class.
         UnknownTask: a row is routed before any task has begun.
         InvalidBatch: rows that are not of so many inputs.
-        LabelOutsideHead: a task has classes that the model has no outputs for.
+        LabelOutsideHead: a task has classes that the model has no outputs for; from `grow` where
+            its last layer tells how many there are, else with the first rows.
 
     Example:
         >>> net = Experts(nn.Linear(4, 2), inputs=4, limit=3, rank=2)
@@ -84,6 +88,11 @@ class Experts(nn.Module):
                 f"rank is {rank} of {inputs} inputs, which leaves nothing to compare; "
                 f"{way_out if inputs > 1 else 'give rows of two numbers or more'}"
             )
+        if wants_task(model):
+            raise ValueError(
+                f"{type(model).__name__} wants the task, which experts are not told; take a "
+                "Classifier, with a GrowingHead or nn.Linear"
+            )
         self.limit = limit
         self.rank = rank
         self.experts = nn.ModuleList(copy.deepcopy(model) for _ in range(limit))
@@ -101,6 +110,10 @@ class Experts(nn.Module):
 
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Note a task that begins, or begins again; its data decide which expert learns it."""
+        if task.classes:
+            needed_outputs(task)  # refuses negative ones
+        if (outputs := _outputs_of(self.experts[0])) is not None:
+            self._shown(task, outputs)
         nowhere = torch.tensor(-1, device=self.count.device)
         self.register_buffer(f"expert{len(self.tasks)}", nowhere)
         self.tasks.append(task)
@@ -203,3 +216,17 @@ class Experts(nn.Module):
             return torch.where(shown, logits, MASKED)
 
         return each_task(route, known, run)
+
+
+def _outputs_of(model: nn.Module) -> int | None:
+    """Count the outputs of a model; None where its last layer is not known, or grows."""
+    if isinstance(model, nn.Linear):
+        return model.out_features
+    last: object = None
+    if isinstance(model, nn.Sequential):
+        last = model[-1] if len(model) else None
+    elif isinstance(model, MLP | SmallCNN | ResNet18):
+        last = model.output
+    else:
+        last = getattr(model, "head", None)
+    return _outputs_of(last) if isinstance(last, nn.Module) else None

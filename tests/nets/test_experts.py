@@ -6,9 +6,20 @@ from growing_runs import learn_task, learner_on, task_batches
 from torch import nn
 
 from lifelong import Batch, ExpertGate
+from lifelong.checks.states import difference
 from lifelong.core.errors import InvalidBatch, LabelOutsideHead, UnknownTask
 from lifelong.core.task import TaskSpec
-from lifelong.nets import MASKED, Experts
+from lifelong.nets import (
+    MASKED,
+    MLP,
+    Classifier,
+    Experts,
+    GrowingHead,
+    MultiHead,
+    TaskClassifier,
+    TaskHeads,
+    add_lora,
+)
 
 
 def grown(tasks=2, rank=2):
@@ -139,9 +150,59 @@ def test_rows_of_another_size_are_told_so_and_change_nothing():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_classes_without_outputs_are_told_so():
-    net = grown(1)
+def last():
+    return nn.Linear(9, 4)
+
+
+KNOWN = {
+    "linear": lambda: nn.Linear(5, 4),
+    "sequence": lambda: nn.Sequential(nn.Linear(5, 9), nn.Sequential(nn.ReLU(), last())),
+    "mlp": lambda: MLP(5, hidden=(9,), outputs=4),
+    "classifier": lambda: Classifier(MLP(5, hidden=(9,)), last()),
+}
+"""Models of four outputs whose last layer tells how many there are."""
+
+
+@pytest.mark.parametrize("made", KNOWN.values(), ids=KNOWN.keys())
+def test_classes_without_outputs_are_told_so_when_their_task_begins(made):
+    learner = learner_on(Experts(made(), inputs=5, limit=3, rank=2), [ExpertGate()])
+    before = learner.state_dict()
+    with pytest.raises(LabelOutsideHead, match=r"task 1 has the classes 4, 6, .* for 0 to 3; make"):
+        learner.begin_task(TaskSpec(1, (3, 4, 6)))
+    with pytest.raises(ValueError, match="task 1 has class -2; class ids are 0 or more"):
+        learner.begin_task(TaskSpec(1, (-2, 1)))
+    assert difference(before, learner.state_dict()) is None
+    learner.begin_task(TaskSpec(1, (2, 3)))
+    learner.observe(Batch.of(torch.randn(8, 5), torch.arange(8) % 2 + 2))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: nn.Sequential(nn.Linear(5, 4), nn.LogSoftmax(1)),
+        lambda: add_lora(nn.Sequential(nn.Linear(5, 4)), rank=2, head=False),
+    ],
+)
+def test_classes_without_outputs_are_told_so_with_the_first_rows_of_models_that_do_not_say(made):
+    net = Experts(made(), inputs=5, limit=3, rank=2)
     net.grow(TaskSpec(1, (3, 4, 6)))
-    net.assign(1)
+    net.assign(0)
     with pytest.raises(LabelOutsideHead, match=r"task 1 has the classes 4, 6, .* for 0 to 3; make"):
         net(torch.randn(2, 5))
+    with pytest.raises(ValueError, match="task 2 has class -2; class ids are 0 or more"):
+        net.grow(TaskSpec(2, (-2, 1)))
+
+
+def test_heads_of_experts_that_grow_are_given_what_a_task_needs():
+    net = Experts(Classifier(MLP(5, hidden=(9,)), GrowingHead(9)), inputs=5, limit=2, rank=2)
+    learner = learner_on(net, [ExpertGate()])
+    learner.begin_task(TaskSpec(0, (0, 7)))
+    assert {expert.head.classes for expert in net.experts} == {8}
+
+
+def test_a_model_that_wants_the_task_is_refused():
+    for head in (MultiHead, TaskHeads):
+        with pytest.raises(ValueError, match="TaskClassifier wants the task, which experts are no"):
+            Experts(TaskClassifier(MLP(5, hidden=(9,)), head(9)), inputs=5, rank=2)
+    with pytest.raises(ValueError, match="Routed wants the task"):
+        Experts(add_lora(MLP(5, hidden=(9,), outputs=4), sets="task"), inputs=5, rank=2)
