@@ -21,13 +21,6 @@ from lifelong.core.arguments import (
     check_still,
     check_taught,
     device_of,
-    extended_by,
-    names_of,
-    no_batch,
-    no_task,
-    query_of,
-    scalar_of,
-    spec_of,
     strategies_of,
 )
 from lifelong.core.batch import Batch, Inputs
@@ -47,6 +40,15 @@ from lifelong.core.loss import (
     row_loss,
 )
 from lifelong.core.random import RandomState
+from lifelong.core.received import (
+    extended_by,
+    names_of,
+    no_batch,
+    no_task,
+    query_of,
+    scalar_of,
+    spec_of,
+)
 from lifelong.core.strategy import State, Strategy, acts_at
 from lifelong.core.task import HasData, TaskLike, TaskSpec
 

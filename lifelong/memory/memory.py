@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.core.arguments import keys_of, named_device
+from lifelong.core.arguments import named_device
 from lifelong.core.errors import BudgetTooSmall, InvalidBatch, StateMismatch
+from lifelong.core.received import keys_of
 from lifelong.memory.budget import (
     bytes_of,
     look_for_room,
