@@ -47,7 +47,7 @@ from lifelong.bench.plots import write_frontier
 from lifelong.bench.reproduce import Table, put_into
 from lifelong.bench.results import write_atomic
 from lifelong.bench.suites import resolve
-from lifelong.core.errors import BudgetTooSmall
+from lifelong.core.errors import BudgetTooSmall, NonFiniteLoss
 from lifelong.memory import Memory
 from lifelong.memory.budget import bytes_of
 from lifelong.nets import MLP, Classifier, LatentModel
@@ -292,7 +292,10 @@ def main() -> None:
                 except BudgetTooSmall as error:
                     print(f"{size:>6} seed {seed} {name:24}{error}", flush=True)
                     continue
-                print(f"{size:>6} seed {seed} {name:24}{runs[-1]['accuracy']:7.3f}", flush=True)
+                except NonFiniteLoss as error:
+                    runs.append({**key, "failed": str(error)})
+                told = runs[-1].get("failed") or f"{runs[-1]['accuracy']:7.3f}"
+                print(f"{size:>6} seed {seed} {name:24}{told}", flush=True)
                 report = {
                     "suite": data.suite,
                     "given": data.given,
@@ -301,10 +304,11 @@ def main() -> None:
                     "runs": runs,
                 }
                 write_atomic(path, json.dumps(report, indent=1).encode())
-    shown = [one for one in runs if one["on"] == arguments.on]
+    shown = [one for one in runs if one["on"] == arguments.on and "failed" not in one]
+    failed = [one for one in runs if one["on"] == arguments.on and "failed" in one]
     draw(shown, path.with_suffix(".png"))
     command = f"python benchmarks/frontier.py {shlex.join(sys.argv[1:])}"
-    text = section(arguments.data, shown, command)
+    text = section(arguments.data, shown, failed, command)
     print(text)
     if arguments.into:
         draw(shown, arguments.into / path.with_suffix(".png").name)
@@ -329,7 +333,9 @@ def title(name: str) -> str:
     return f"Accuracy against bytes: {name}"
 
 
-def section(name: str, runs: list[dict[str, Any]], command: str) -> str:
+def section(
+    name: str, runs: list[dict[str, Any]], failed: list[dict[str, Any]], command: str
+) -> str:
     """Write the table, for a page of docs."""
     sizes = [size for size in dict.fromkeys(one["bytes"] for one in runs) if size != "own"]
     seeds = len({one["seed"] for one in runs})
@@ -356,6 +362,9 @@ def section(name: str, runs: list[dict[str, Any]], command: str) -> str:
                 found = [100 * one["accuracy"] for one in own if one["bytes"] == size]
                 cells.append(f"{sum(found) / len(found):.1f}" if found else "")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    if failed:
+        told = ", ".join(f"{one['method']} (seed {one['seed']})" for one in failed)
+        lines += ["", f"Runs whose training diverged are in no mean: {told}."]
     return "\n".join([*lines, ""])
 
 
