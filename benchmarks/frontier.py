@@ -9,7 +9,8 @@ it adds (stored outputs, ranks, hashes). A generator gets them for its weights (
 as they allow), and what keeps no rows, such as a copy of the model or sums of features, has as many
 as it has. The last model of iCaRL and the models that GDumb and Sleep keep, of one size whatever
 the memory's, are not counted. Settings are the library's defaults, and the
-suite's; the same model, optimizer and order of batches for all. A trunk is frozen, a part of the
+suite's; the same model and order of batches for all, and but for the default learner, which brings
+its own, the same optimizer. A trunk is frozen, a part of the
 model, and not counted: that of the latents learns the first task's rows, that of the features is of
 random patches. Images that stand before a frozen trunk are as good as their features, and are
 counted as 3072 bytes. Accuracy is the mean over all tasks after the last, on test rows (with --on
@@ -149,6 +150,8 @@ def config_of(
 ) -> dict[str, Any]:
     strategy, settings = (METHODS | OWN).get(name, ("fine-tune", {}))
     given = {f"{strategy}.{key}": value for key, value in settings.items()} | data.given
+    if name == "default":  # it brings its optimizer and rate
+        given = {key: value for key, value in given.items() if key != "lr"}
     if strategy == "dgr":
         given["dgr.width"] = widest(shape, bytes_of(size))
     elif name == "images":
