@@ -8,13 +8,13 @@ Every method gets the same bytes for all columns of its rows: inputs, labels, ta
 it adds (stored outputs, ranks, hashes). A generator gets them for its weights (DGR's VAE is as wide
 as they allow), and what keeps no rows, such as a copy of the model or sums of features, has as many
 as it has. The last model of iCaRL and the models that GDumb and Sleep keep, of one size whatever
-the memory's, are not counted. Settings are the library's defaults, and the
-suite's; the same model and order of batches for all, and but for the default learner, which brings
-its own, the same optimizer. A trunk is frozen, a part of the
-model, and not counted: that of the latents learns the first task's rows, that of the features is of
-random patches. Images that stand before a frozen trunk are as good as their features, and are
-counted as 3072 bytes. Accuracy is the mean over all tasks after the last, on test rows (with --on
-valid: on a tenth of the training rows, kept apart, to choose settings by). One thread.
+the memory's, are not counted. Settings are the library's defaults, and the suite's; the same model
+and order of batches for all, and but for the default learner, which brings its own, the same
+optimizer. A trunk is frozen, a part of the model, and not counted: that of the latents learns the
+first task's rows, that of the features is of random patches. Images that stand before a frozen
+trunk are as good as their features, and are counted as 3072 bytes. Accuracy is the mean over all
+tasks after the last, on test rows (with --on valid: on a tenth of the training rows, kept apart, to
+choose settings by). One thread.
 
 Writes OUT/frontier-DATA.json after every run, and goes on from there when it is called again;
 draws OUT/frontier-DATA.png, and with --into DOCS that file and a section of DOCS/results.md.
