@@ -165,8 +165,8 @@ def settings_for(method: str, c: Constraints) -> tuple[dict[str, int | str], str
     Example:
         >>> settings_for("der++", Constraints(storage=100_000, row_bytes=64, classes=10))
         ({'capacity': '100KB'}, None)
-        >>> settings_for("gem", Constraints(storage=8_800, row_bytes=64, classes=10))
-        ({'capacity': 100}, None)
+        >>> settings_for("ogd", Constraints(storage=8_800, parameters=100))
+        ({'directions': 22}, None)
     """
     known = RECIPES[method].settings()
     if not isinstance(c.storage, int):
