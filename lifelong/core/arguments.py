@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import operator
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any
 
 import torch
@@ -46,21 +46,32 @@ def check_parts(model: Any, optimizer: Any, loss: Any, seed: Any) -> None:
         raise ValueError(f"seed is {seed!r}; give an integer")
 
 
-def check_settings(precision: Any, accumulate: Any, clip: Any) -> None:
-    """Raise `ValueError` unless a learner can step so.
+def settings_of(precision: Any, accumulate: Any, clip: Any) -> tuple[int, float | None]:
+    """Give `accumulate` and `clip` as numbers of Python, if a learner can step so.
+
+    Raises:
+        ValueError: it cannot.
 
     Example:
-        >>> check_settings("fp32", 0, None)
+        >>> settings_of("fp32", torch.tensor(2), None)
+        (2, None)
+        >>> settings_of("fp32", 0, None)
         Traceback (most recent call last):
         ...
-        ValueError: accumulate is 0; it must be 1 or more
+        ValueError: accumulate is 0; it must be a whole number, 1 or more
     """
     if precision not in ("fp32", "bf16", "fp16"):
         raise ValueError(f"precision {precision!r}; choose fp32, bf16 or fp16")
-    if not isinstance(accumulate, int) or accumulate < 1:
-        raise ValueError(f"accumulate is {accumulate!r}; it must be 1 or more")
-    if clip is not None and not (isinstance(clip, Real) and float(clip) > 0):
+    batches = whole_of(accumulate)
+    if batches is None or batches < 1:
+        raise ValueError(f"accumulate is {accumulate!r}; it must be a whole number, 1 or more")
+    try:
+        largest = None if clip is None or isinstance(clip, str) else float(clip)
+    except (TypeError, ValueError):
+        largest = math.nan
+    if clip is not None and not (largest is not None and largest > 0):
         raise ValueError(f"clip is {clip!r}; it must be positive, or None")
+    return batches, largest
 
 
 def check_still(

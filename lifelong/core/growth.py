@@ -138,9 +138,9 @@ def _undone_on_error(model: nn.Module) -> Iterator[None]:
         for value in attributes.values():
             _note_containers(value, containers)
     trained = [(p, p.requires_grad) for p in model.parameters()]
-    # What does not grow changes no weights, so a large network before a head is not copied.
-    growing = [module for module in model.modules() if isinstance(module, Growing)]
-    tensors = itertools.chain(model.buffers(), *(module.parameters() for module in growing))
+    # Others leave weights that are there alone, so a large network is not copied for nothing.
+    rewriting = [module for module in model.modules() if getattr(module, "rewrites", False)]
+    tensors = itertools.chain(model.buffers(), *(module.parameters() for module in rewriting))
     own = {id(tensor): tensor for tensor in tensors}
     values = [(tensor, tensor.detach().clone()) for tensor in own.values()]
     try:
@@ -162,13 +162,18 @@ def _undone_on_error(model: nn.Module) -> Iterator[None]:
 
 def _note_containers(value: Any, found: dict[int, tuple[Any, Any]]) -> None:
     """Note containers, and those within them, each with a copy one level deep, by their id."""
-    if id(value) in found:
-        return
-    if isinstance(value, dict | list | set):
-        found[id(value)] = value, copy.copy(value)
-    if isinstance(value, dict | list | tuple):
-        for inner in value.values() if isinstance(value, dict) else value:
-            _note_containers(inner, found)
+    left: list[Any] = [value]
+    passed: set[int] = set()
+    while left:
+        value = left.pop()
+        if id(value) in passed or not isinstance(value, dict | list | set | tuple):
+            continue
+        passed.add(id(value))
+        if not isinstance(value, tuple):
+            found.setdefault(id(value), (value, copy.copy(value)))
+        if not isinstance(value, set):
+            inner = value.values() if isinstance(value, dict) else value
+            left += [one for one in inner if isinstance(one, dict | list | set | tuple)]
 
 
 def adopt(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:

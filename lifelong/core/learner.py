@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from lifelong.core import checkpoint, growth, restore
 from lifelong.core.arguments import (
     check_parts,
-    check_settings,
     check_still,
     check_taught,
     device_of,
+    settings_of,
     strategies_of,
 )
 from lifelong.core.batch import Batch, Inputs
@@ -112,7 +112,7 @@ class Learner:
         check_parts(model, optimizer, loss, seed)
         listed = strategies_of(strategies)
         check_taught(model, listed)
-        check_settings(precision, accumulate, clip)
+        accumulate, clip = settings_of(precision, accumulate, clip)
         growth.check_optimizer(model, optimizer)
         if optimizer is None:
             check_still(listed, precision, accumulate, clip, scheduler)

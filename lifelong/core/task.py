@@ -57,6 +57,7 @@ class Growing(Protocol):
     def grow(self, task: TaskSpec) -> list[nn.Parameter]:
         """Add what the task needs and return the new parameters (none, if nothing is needed).
 
-        Growing twice for the same task adds nothing. Existing parameters are left alone. Those of
-        the task that were there before may be returned, too: an optimizer holds each once.
+        Growing twice for the same task adds nothing. Existing parameters are left alone, unless the
+        module says `rewrites = True`: then they are put back where growing is refused. Those of the
+        task that were there before may be returned, too: an optimizer holds each once.
         """

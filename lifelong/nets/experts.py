@@ -14,6 +14,7 @@ from lifelong.core.forward import wants_task
 from lifelong.core.task import TaskSpec
 from lifelong.nets.backbones import MLP, ResNet18, SmallCNN
 from lifelong.nets.by_task import each_task
+from lifelong.nets.classifier import Classifier
 from lifelong.nets.heads import MASKED, needed_outputs
 
 
@@ -227,6 +228,6 @@ def _outputs_of(model: nn.Module) -> int | None:
         last = model[-1] if len(model) else None
     elif isinstance(model, MLP | SmallCNN | ResNet18):
         last = model.output
-    else:
-        last = getattr(model, "head", None)
+    elif isinstance(model, Classifier):
+        last = model.head
     return _outputs_of(last) if isinstance(last, nn.Module) else None

@@ -57,6 +57,7 @@ class Gated(nn.Module):
     slope: Tensor
 
     taught_by: ClassVar[str] = "HAT"
+    rewrites: ClassVar[bool] = True  # what is kept of old tasks
 
     def __init__(self, backbone: nn.Module, front: nn.Module | None = None) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -31,6 +31,8 @@ class TaskWeights(nn.Module):
     Raises:
         ValueError: the model has no such layer, or all are frozen and so left alone.
     """
+
+    rewrites: ClassVar[bool] = True  # what is free, and what is kept
 
     def __init__(self, model: nn.Module, *, learning: bool) -> None:
         super().__init__()

@@ -56,9 +56,9 @@ that the task's labels come from
 
 
 def check_among(y: Tensor, tasks: list[TaskSpec], told: str) -> None:
-    """Raise `InvalidBatch` unless the labels are among the classes named for the last task.
+    """Raise `InvalidBatch` unless the labels are among the classes named for the tasks so far.
 
-    Where it names none, any may come. Looking would stall a GPU, so there none is refused.
+    Where a task names none, any may come. Looking would stall a GPU, so there none is refused.
 
     Args:
         y: (rows,) integers.
@@ -70,12 +70,14 @@ def check_among(y: Tensor, tasks: list[TaskSpec], told: str) -> None:
         >>> check_among(torch.tensor([2, 4, 3]), [TaskSpec(1, (2, 3))], "ICaRL learns no others")
         Traceback (most recent call last):
         ...
-        lifelong.core.errors.InvalidBatch: label 4 is none of the classes named for task 1, \
-[2, 3]; ICaRL learns no others: name all, begin_task(TaskSpec(1, classes=...))
+        lifelong.core.errors.InvalidBatch: label 4 is none of the classes named for the tasks so \
+far, [2, 3]; ICaRL learns no others: name all, begin_task(TaskSpec(1, classes=...))
     """
-    named = tasks[-1].classes if tasks else ()
-    if named and y.is_cpu and (others := set(y.tolist()).difference(named)):
+    if not y.is_cpu or not tasks or not all(task.classes for task in tasks):
+        return
+    named = {c for task in tasks for c in task.classes}
+    if others := set(y.tolist()) - named:
         raise InvalidBatch(
-            f"label {min(others)} is none of the classes named for task {tasks[-1].id}, "
-            f"{list(named)}; {told}: name all, begin_task(TaskSpec({tasks[-1].id}, classes=...))"
+            f"label {min(others)} is none of the classes named for the tasks so far, "
+            f"{sorted(named)}; {told}: name all, begin_task(TaskSpec({tasks[-1].id}, classes=...))"
         )

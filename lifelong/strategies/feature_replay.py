@@ -74,8 +74,9 @@ class FeatureReplay(Strategy):
         """The task in which each class came last."""
         self.positive = True
         """Whether no feature has ever been below 0, as after a ReLU; then none is drawn so."""
-        self.fresh: list[int] = []
-        """The classes of new rows since the last consolidation, where the task names none."""
+        self.fresh = torch.zeros(0, dtype=torch.bool)
+        """Which classes have come since the last consolidation, where the task names none."""
+        self._come: Tensor | None = None
 
     def attach(self, device: torch.device, seed: int) -> None:
         """Tell the distributions where to compute, too."""
@@ -85,6 +86,7 @@ class FeatureReplay(Strategy):
     def penalty(self, learner: Learner, batch: Batch, output: Any) -> Tensor | float:
         """The loss of the head on features of old classes."""
         del output
+        self._come = None
         if batch.y.dtype != torch.int64 or batch.y.ndim != 1:
             raise InvalidBatch(
                 f"y is {batch.y.dtype} of shape {tuple(batch.y.shape)}; features are kept by "
@@ -95,16 +97,18 @@ class FeatureReplay(Strategy):
             return 0.0
         features, y = self.gaussians.sample(self.rows or batch.new, self.generator)
         features = features.clamp_min(0) if self.positive else features
-        named = {}
+        told = {}
         if wants_task(head):
             homes = torch.tensor([self.tasks[str(c)] for c in classes], device=y.device)
-            named = {"task": homes.repeat_interleave(len(y) // len(classes))}
+            told = {"task": homes.repeat_interleave(len(y) // len(classes))}
         features = features.to(next(head.parameters(), features).dtype)
         with learner.autocast():
-            logits = head(features, **named)
-        fresh = _named(learner) or self._come(batch)
-        weight = self.strength * len(classes) / max(len(fresh), 1)
-        return weight * F.cross_entropy(logits.float(), y)
+            logits = head(features, **told)
+        named = learner.tasks[-1].classes if learner.tasks else ()
+        if not named:
+            self._come = self._with(batch.y[: batch.new], logits.shape[1])
+        fresh = len(named) if self._come is None else self._come.sum()  # a GPU is not waited for
+        return self.strength * len(classes) / fresh * F.cross_entropy(logits.float(), y)
 
     def project(self, learner: Learner) -> None:
         """After the first task, leave the head alone to learn."""
@@ -117,13 +121,13 @@ class FeatureReplay(Strategy):
 
     def after_step(self, learner: Learner, batch: Batch, output: Any) -> None:
         """Remember which classes have come, where that is not told."""
-        del output
-        if not _named(learner):
-            self.fresh = self._come(batch)
+        del learner, batch, output
+        if self._come is not None:
+            self.fresh = self._come
 
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """Take in the features of the task's rows."""
-        self.fresh = []
+        self.fresh = torch.zeros(0, dtype=torch.bool)
         with (
             torch.no_grad(),
             evaluating(learner.model),
@@ -138,9 +142,8 @@ class FeatureReplay(Strategy):
                 pairs = torch.unique(torch.stack((batch.y, batch.task), 1), dim=0).tolist()
                 self.tasks = {**self.tasks, **{str(c): task for c, task in pairs}}
 
-    def _come(self, batch: Batch) -> list[int]:
-        return sorted({*self.fresh, *torch.unique(batch.y[: batch.new]).tolist()})
-
-
-def _named(learner: Learner) -> tuple[int, ...]:
-    return learner.tasks[-1].classes if learner.tasks else ()
+    def _with(self, y: Tensor, outputs: int) -> Tensor:
+        """Mark the classes that have come, these too, of so many."""
+        come = torch.zeros(max(outputs, len(self.fresh)), dtype=torch.bool, device=y.device)
+        come[: len(self.fresh)] = self.fresh.to(come)
+        return come.scatter(0, y.clamp(0, len(come) - 1), True)  # others have no loss

@@ -13,7 +13,7 @@ from lifelong.core.batch import Batch
 from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.memory import Memory
-from lifelong.strategies.held_out import columns_of, forgotten, right, withhold
+from lifelong.strategies.held_out import check_keys, columns_of, forgotten, right, withhold
 
 
 class Feedback:
@@ -79,6 +79,7 @@ class Feedback:
         self.rate = rate
         self.bound = bound
         self.held = Memory(capacity, "balanced")
+        self._keyed = False  # whether rows with keys have come; some may have none, then
         self.level = 0.0
         """The logarithm of the factor."""
         self.measured = 0
@@ -94,8 +95,11 @@ class Feedback:
 
         Raises:
             InvalidBatch: rows have been appended already, whose places would change, or those
-                held out cannot be kept or measured.
+                held out cannot be kept or measured, or the first that come have no keys.
         """
+        if not (self._keyed or len(self.held)):
+            check_keys(batch)
+            self._keyed = True
         rest, rows = withhold(batch, self.share)
         if rows is not None:
             self.held.check(columns_of(rows))

@@ -84,8 +84,7 @@ class GEM(Strategy):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Make sure that there will be room for rows of the open task when it is over."""
-        del learner
-        if self.memory.budget is None or self.memory.nbytes:
+        if learner.current is not None and (self.memory.budget is None or self.memory.nbytes):
             self.memory.check({}, 1 + len(self.memory.policy.sharing or ()))
         return batch
 

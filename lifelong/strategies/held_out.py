@@ -31,7 +31,7 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
 
     Raises:
         InvalidBatch: rows have been appended already, whose places would change, or the targets
-            are no classes, or no row has a key, or values of rows that are held out are not finite.
+            are no classes, or values of rows that are held out are not finite.
 
     Example:
         >>> import torch
@@ -47,8 +47,6 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
             "list of strategies"
         )
     check_class_ids(batch.y, _CLASSES)
-    if bool((batch.key == -1).all()):
-        raise InvalidBatch(f"none of these {len(batch)} rows has a key; {_NO_KEYS}")
     out = (scattered(batch.key, _SALT) < share) & (batch.key != -1)
     if not 0 < int(out.sum()) < len(batch):
         return batch, None
@@ -57,6 +55,17 @@ def withhold(batch: Batch, share: float) -> tuple[Batch, Batch | None]:
     if bad_rows(held) is not None and (bad := bad_rows(batch)) is not None:
         raise bad  # by their places among the rows that were given
     return batch.rows(~out), held
+
+
+def check_keys(batch: Batch) -> None:
+    """Raise `InvalidBatch` if no row has a key: then none would ever be held out.
+
+    Example:
+        >>> import torch
+        >>> check_keys(Batch.of(torch.zeros(2, 1), torch.zeros(2).long(), key=torch.tensor([3, 4])))
+    """
+    if bool((batch.key == -1).all()):
+        raise InvalidBatch(f"none of these {len(batch)} rows has a key; {_NO_KEYS}")
 
 
 def check_held(held: Batch | None, output: Any) -> None:

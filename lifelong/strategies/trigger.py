@@ -12,7 +12,7 @@ from lifelong.core.batch import Batch
 from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
 from lifelong.memory import Memory
-from lifelong.strategies.held_out import columns_of, forgotten, right, withhold
+from lifelong.strategies.held_out import check_keys, columns_of, forgotten, right, withhold
 
 
 class Trigger:
@@ -60,6 +60,7 @@ class Trigger:
         self.every = every
         self.share = share
         self.held = Memory(capacity, "balanced")
+        self._keyed = False  # whether rows with keys have come; some may have none, then
         self.on = True
         self.measured = 0
         """The step of the last measurement."""
@@ -72,6 +73,9 @@ class Trigger:
         """
         if self.tolerance == math.inf:
             return batch, None
+        if not (self._keyed or len(self.held)):
+            check_keys(batch)
+            self._keyed = True
         rest, rows = withhold(batch, self.share)
         if rows is not None:
             self.held.check(columns_of(rows))

@@ -69,26 +69,34 @@ def tune(
 
 @contextmanager
 def norms_kept(model: nn.Module, rows: int) -> Iterator[None]:
-    """For a single row put batch norms in eval mode, as they have no statistics of one.
+    """For a single row put batch norms in eval mode that are given one number a channel of it.
+
+    Of one number there are no statistics; of a map there are.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
         >>> with norms_kept(norm, rows=1):
-        ...     norm.training
-        False
-        >>> norm.training
-        True
+        ...     norm(torch.ones(1, 2)).shape, norm.training
+        (torch.Size([1, 2]), False)
+        >>> norm.training, int(norm.num_batches_tracked)
+        (True, 0)
     """
     kind = nn.modules.batchnorm._BatchNorm
     modules = model.modules() if rows == 1 else ()
     norms = [module for module in modules if isinstance(module, kind) and module.training]
-    for norm in norms:
-        norm.training = False
+    hooks = [norm.register_forward_pre_hook(_settle) for norm in norms]
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for norm in norms:
             norm.training = True
+
+
+def _settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    x = inputs[0]
+    norm.training = x.numel() > x.shape[1]
 
 
 def _chunks(order: Tensor, size: int) -> list[Tensor]:

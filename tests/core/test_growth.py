@@ -8,7 +8,16 @@ from lifelong.core.errors import OptimizerMismatch
 from lifelong.core.growth import adopt, check_optimizer, grow, trainable
 from lifelong.core.learner import Learner
 from lifelong.core.task import TaskSpec
-from lifelong.nets import MLP, Gated, GrowingHead, MultiHead, Packed, TaskClassifier, TaskHeads
+from lifelong.nets import (
+    MLP,
+    Gated,
+    GrowingHead,
+    MultiHead,
+    Packed,
+    TaskClassifier,
+    TaskHeads,
+    add_lora,
+)
 from lifelong.strategies import HAT, PackNet
 
 
@@ -211,3 +220,24 @@ def test_of_many_missing_parameters_five_are_named():
     model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(9)))
     with pytest.raises(OptimizerMismatch, match=r"3\.weight and 11 more; make it"):
         check_optimizer(model, torch.optim.SGD(model[0].parameters(), lr=0.1))
+
+
+def test_weights_that_growing_leaves_alone_are_not_copied(monkeypatch):
+    model = add_lora(MLP(50, hidden=(50,), outputs=4), rank=1)
+    copied = []
+    clone = torch.Tensor.clone
+    monkeypatch.setattr(
+        torch.Tensor,
+        "clone",
+        lambda self, **more: copied.append(self.numel()) or clone(self, **more),
+    )
+    grow(model, TaskSpec(0, (0, 1)))
+    assert max(copied, default=0) < 50 * 50
+
+
+def test_containers_may_lie_within_each_other_as_deeply_as_they_like():
+    model, deep = net(), []
+    for _ in range(3000):
+        deep = [deep]
+    model.noted = deep
+    grow(model, TaskSpec(0, (0, 1)))

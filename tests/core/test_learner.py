@@ -477,9 +477,10 @@ def test_what_is_forgotten_is_held_nowhere():
     ("settings", "told"),
     [
         ({"precision": "fp8"}, "precision 'fp8'; choose fp32, bf16 or fp16"),
-        ({"accumulate": 0}, "accumulate is 0; it must be 1 or more"),
+        ({"accumulate": 0}, "accumulate is 0; it must be a whole number, 1 or more"),
         ({"accumulate": -2}, "accumulate is -2"),
-        ({"accumulate": "4"}, "accumulate is '4'; it must be 1 or more"),
+        ({"accumulate": 100 / 64}, "accumulate is 1.5625; it must be a whole number"),
+        ({"accumulate": "4"}, "accumulate is '4'; it must be a whole number"),
         ({"clip": 0}, "clip is 0; it must be positive, or None"),
         ({"clip": -1.0}, "clip is -1.0"),
         ({"clip": float("nan")}, "clip is nan"),

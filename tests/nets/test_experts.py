@@ -193,6 +193,19 @@ def test_classes_without_outputs_are_told_so_with_the_first_rows_of_models_that_
         net.grow(TaskSpec(2, (-2, 1)))
 
 
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.output = nn.Linear(5, 3), nn.Linear(3, 8)
+
+    def forward(self, x):
+        return self.output(self.head(x).relu())
+
+
+def test_what_a_model_of_ones_own_calls_its_head_need_not_be_its_last_layer():
+    Experts(HeadFirst(), inputs=5, limit=2, rank=2).grow(TaskSpec(0, (0, 7)))
+
+
 def test_heads_of_experts_that_grow_are_given_what_a_task_needs():
     net = Experts(Classifier(MLP(5, hidden=(9,)), GrowingHead(9)), inputs=5, limit=2, rank=2)
     learner = learner_on(net, [ExpertGate()])

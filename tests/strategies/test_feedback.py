@@ -85,6 +85,13 @@ def test_a_batch_without_any_key_is_refused_as_none_of_it_could_be_held_out():
         Feedback(share=0.5).withhold(batch)
 
 
+def test_once_rows_with_keys_have_come_others_may_have_none():
+    feedback = Feedback(share=0.5)
+    feedback.withhold(keyed(64))
+    batch = Batch.of(torch.rand(8, 3), torch.zeros(8).long())
+    assert feedback.withhold(batch) == (batch, None)
+
+
 def test_rows_are_not_taken_from_a_batch_that_others_have_extended():
     with pytest.raises(InvalidBatch, match=r"put what holds rows out .* first in the list"):
         Feedback().withhold(keyed(4).extended(keyed(4)))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lifelong import AGEM, GEM, Batch, Learner, Replay, TaskSpec
-from lifelong.core.errors import NonFiniteLoss
+from lifelong.core.errors import BudgetTooSmall, NonFiniteLoss
 from lifelong.strategies.gem import _duals
 
 CLASSES = ((0, 1), (2, 3), (0, 3), (1, 2))
@@ -274,3 +274,14 @@ def test_a_memory_of_bytes_shows_them_and_keeps_to_them(kind):
     memory = learner.strategies[0].memory
     assert 0 < memory.nbytes <= 2000
     assert sorted(set(memory.all()["kept_with"].tolist())) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", [GEM, AGEM])
+def test_between_tasks_no_room_is_needed_for_another(kind):
+    learner = learner_of(kind(2))
+    for task in range(2):
+        learn(learner, task, batches_of(1, task=task))
+    learner.observe(batches_of(1, task=0)[0])
+    learner.begin_task(TaskSpec(2))
+    with pytest.raises(BudgetTooSmall, match="3 classes or tasks"):
+        learner.observe(batches_of(1, task=2)[0])

@@ -134,6 +134,20 @@ def test_steps_of_a_single_row_normalise_by_the_running_statistics(name):
     assert all(module.training for module in learner.model.modules())
 
 
+@pytest.mark.parametrize("name", SINGLE)
+def test_maps_of_a_single_row_have_statistics_of_their_own(name):
+    def convolutional():
+        norm = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 4, 2), nn.BatchNorm1d(4))
+        return nn.Sequential(*norm, nn.Flatten(), nn.Linear(8, 4))
+
+    learner = learner_of(SINGLE[name](), convolutional)
+    learner.begin_task(0)
+    batch = batches_of(1)[0]
+    learner.observe(batch)
+    learner.end_task([batch])
+    assert int(learner.model[2].num_batches_tracked) >= 1 + 3
+
+
 @pytest.mark.parametrize(
     "make", [lambda: EEIL(50, epochs=2), lambda: GDumb(50, epochs=2), lambda: Sleep(50, steps=3)]
 )
