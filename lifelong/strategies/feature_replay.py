@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lifelong.core.batch import Batch
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import InvalidBatch, StateMismatch
 from lifelong.core.features import head_of, tapped
 from lifelong.core.forward import evaluating, wants_task
 from lifelong.core.learner import Learner
-from lifelong.core.strategy import Strategy
+from lifelong.core.strategy import State, Strategy
 from lifelong.nets.generators.gaussians import ClassGaussians
 from lifelong.strategies.quadratic import checked_strength
 
@@ -141,6 +141,25 @@ class FeatureReplay(Strategy):
                 self.positive = self.positive and bool((features >= 0).all())
                 pairs = torch.unique(torch.stack((batch.y, batch.task), 1), dim=0).tolist()
                 self.tasks = {**self.tasks, **{str(c): task for c, task in pairs}}
+
+    def state_dict(self) -> State:
+        """Everything that changes and outlives a step; the classes that have come by their ids."""
+        return {**super().state_dict(), "fresh": self.fresh.nonzero().flatten().tolist()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a saved state.
+
+        Raises:
+            StateMismatch: it is another strategy's, or the classes that have come are no ids.
+        """
+        come = state.get("fresh", [])
+        if not isinstance(come, list) or not all(type(c) is int and 0 <= c < 2**24 for c in come):
+            raise StateMismatch(
+                f"the classes that have come are {come!r} in a state; it is damaged"
+            )
+        fresh = torch.zeros(max(come, default=-1) + 1, dtype=torch.bool)
+        fresh[come] = True
+        super().load_state_dict({**state, "fresh": fresh} if "fresh" in state else state)
 
     def _with(self, y: Tensor, outputs: int) -> Tensor:
         """Mark the classes that have come, these too, of so many."""

@@ -17,7 +17,7 @@ from strategy_models import (
 from torch.nn import functional as F
 
 from lifelong import Batch, FeatureReplay, TaskSpec
-from lifelong.core.errors import InvalidBatch
+from lifelong.core.errors import InvalidBatch, StateMismatch
 
 
 def test_the_moments_are_those_of_the_features_at_the_end_of_the_task():
@@ -125,3 +125,12 @@ def test_a_model_of_float64_learns_too():
 def test_a_model_without_a_head_is_refused_in_the_first_step():
     learner = learner_of(FeatureReplay(), Headless)
     expect_refused(learner, batches_of(1)[0], "name its last layer `head`")
+
+
+@pytest.mark.parametrize("fresh", [[-1], ["2"], [1.5], [2**60], 3])
+def test_a_state_whose_classes_are_no_ids_is_refused(fresh):
+    learner = learner_of(FeatureReplay(), mlp)
+    state = learner.state_dict()
+    state["strategies"][0]["state"]["fresh"] = fresh
+    with pytest.raises(StateMismatch, match="the classes that have come are"):
+        learner.load_state_dict(state)
