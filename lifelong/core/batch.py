@@ -78,29 +78,52 @@ class Batch:
 
         Ids must be integers, and weights floating-point numbers.
         """
+        if not self._sound():
+            raise self._unsound()
+
+    def _sound(self) -> bool:
+        """Tell whether `check` passes, by the fewest looks: it is done at each step."""
+        x, y, task, key, weight = self.x, self.y, self.task, self.key, self.weight
+        if not y.ndim:
+            return False
+        rows = y.shape[0]
+        inputs = (x,) if isinstance(x, Tensor) else x.values()
+        return (
+            all(column.ndim > 0 and column.shape[0] == rows for column in inputs)
+            and task.shape == key.shape == (rows,)
+            and task.dtype is key.dtype is torch.int64
+            and rows > 0
+            and 0 <= self.new <= rows
+            and (weight is None or (weight.shape == (rows,) and weight.is_floating_point()))
+        )
+
+    def _unsound(self) -> InvalidBatch:
+        """Say what `check` does not pass for, as the error to raise."""
         columns = self.columns()
         rows = self.y.shape[0] if self.y.ndim else 0
         if any(column.shape[:1] != (rows,) for _, column in columns):
             lengths = {name: column.shape[0] if column.ndim else 0 for name, column in columns}
             told = ", ".join(f"{name} has {rows}" for name, rows in lengths.items())
-            raise InvalidBatch(f"the columns of a batch differ in rows: {told}; give each the same")
+            return InvalidBatch(
+                f"the columns of a batch differ in rows: {told}; give each the same"
+            )
         if rows == 0:
-            raise InvalidBatch("a batch of 0 rows; skip empty batches")
+            return InvalidBatch("a batch of 0 rows; skip empty batches")
         if not 0 <= self.new <= rows:
-            raise InvalidBatch(f"new is {self.new}, of {rows} rows; it must lie between 0 and them")
-        for name in ("task", "key"):
-            column: Tensor = getattr(self, name)
+            return InvalidBatch(
+                f"new is {self.new}, of {rows} rows; it must lie between 0 and them"
+            )
+        for name, column in (("task", self.task), ("key", self.key)):
             if column.dtype != torch.int64 or column.ndim != 1:
-                raise InvalidBatch(
+                return InvalidBatch(
                     f"{name} is {column.dtype} of shape {tuple(column.shape)}; "
                     "it must be int64 of shape (rows,)"
                 )
-        weight = self.weight
-        if weight is not None and (weight.ndim != 1 or not weight.is_floating_point()):
-            raise InvalidBatch(
-                f"weight is {weight.dtype} of shape {tuple(weight.shape)}; "
-                "it must be floating-point of shape (rows,)"
-            )
+        assert self.weight is not None
+        return InvalidBatch(
+            f"weight is {self.weight.dtype} of shape {tuple(self.weight.shape)}; "
+            "it must be floating-point of shape (rows,)"
+        )
 
     def __repr__(self) -> str:
         """Show how many rows there are, and each column's shape and type.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Never, Self
 
@@ -27,13 +26,12 @@ from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch, LifelongError, NonFiniteLoss
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard, remembered
+from lifelong.core.intake import Intake
 from lifelong.core.loss import (
     RowLoss,
-    bad_rows,
     checked_output,
     cross_entropy,
     explain_non_finite,
-    finite_sum,
     mean_loss,
     nothing_to_learn,
     of_each_row,
@@ -43,8 +41,6 @@ from lifelong.core.random import RandomState
 from lifelong.core.received import (
     extended_by,
     names_of,
-    no_batch,
-    no_task,
     query_of,
     scalar_of,
     spec_of,
@@ -148,6 +144,7 @@ class Learner:
             # The scale is there from the start: a resumed learner may have to step before a loss.
             self._scaler.scale(torch.zeros((), device=self.device))
         self._guard = Guard(self)
+        self._intake = Intake(self)
         for index, strategy in enumerate(self.strategies):
             strategy.attach(self.device, _derived(seed, f"strategy {index}"))
         self._extending = [s for s in self.strategies if acts_at(s, "extend")]
@@ -225,7 +222,7 @@ class Learner:
         """
         if more:
             raise InvalidBatch(f"observe takes one batch, not {1 + len(more)}: Batch.of(x, y)")
-        batch = self._received(batch)
+        batch = self._intake.take(batch)
         with self._guard, self.random:
             for strategy in self._extending:
                 batch = extended_by(strategy, strategy.extend(self, batch))
@@ -280,7 +277,7 @@ class Learner:
                 f"data is a {type(data).__name__}, which can be iterated over only once; "
                 "give a list of batches, or a stream's task"
             )
-        rows = _Moved(data, self)
+        rows = self._intake.all_of(data)
         first = next(iter(rows), None)
         if first is None:
             raise EmptyTask("no batches to consolidate; give those that were learned from")
@@ -422,29 +419,6 @@ class Learner:
         learner.load_state_dict(state)
         return learner
 
-    def _received(self, batch: Batch) -> Batch:
-        try:
-            batch.check()
-        except AttributeError:
-            if isinstance(batch, Batch):
-                raise
-            raise no_batch(batch) from None
-        devices = {column.device for _, column in batch.columns()} - {self.device}
-        if devices - {torch.device("cpu")}:
-            told = ", ".join(map(str, sorted(devices, key=str)))
-            raise InvalidBatch(
-                f"a batch on {told}, the learner is on {self.device}; "
-                "move it there, or leave it on the CPU"
-            )
-        # Rows that do not say their task are the open one's; to look there would stall a GPU.
-        lost = self.current is None and bool(self.tasks)
-        if (batch.task.is_cuda and not lost) or int(batch.task.min()) < 0:
-            if lost:
-                raise no_task(self.tasks[-1].id)
-            task = batch.task.where(batch.task >= 0, self.current or 0)
-            batch = replace(batch, task=task)
-        return batch.to(self.device) if devices else batch
-
     def _backward(self, loss: Tensor, batch: Batch, output: Any) -> None:
         if not loss.requires_grad:
             raise nothing_to_learn(batch, self.current)
@@ -495,24 +469,6 @@ class Learner:
             self.steps += 1
             if self.scheduler is not None:
                 self.scheduler.step()
-
-
-class _Moved:
-    """Batches on the learner's device, as often as one iterates."""
-
-    def __init__(self, data: Iterable[Batch], learner: Learner) -> None:
-        self.data = data
-        self.learner = learner
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.data:
-            received = self.learner._received(batch)
-            # Sums keep every NaN and infinity; where one is large, each row is looked at.
-            if not all(finite_sum(column) for _, column in received.columns()) and (
-                bad := bad_rows(received)
-            ):
-                raise bad
-            yield received
 
 
 def _detached(output: Any) -> Any:

@@ -1,0 +1,98 @@
+"""What comes to a learner: each batch is looked at, told its task and moved to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lifelong.core.batch import Batch
+from lifelong.core.errors import InvalidBatch
+from lifelong.core.loss import bad_rows, finite_sum
+from lifelong.core.received import no_batch, no_task
+
+if TYPE_CHECKING:
+    from lifelong.core.learner import Learner
+
+_HOST = torch.device("cpu")
+
+
+class Intake:
+    """Take batches in for a learner; of one that is as it should be, nothing is copied."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._told = torch.empty(0, dtype=torch.int64)
+        """The open task's id for each row of a batch: most batches are of as many rows."""
+        self._told_id = 0
+
+    def take(self, batch: Batch) -> Batch:
+        """Give a batch as the learner can work on it.
+
+        Raises:
+            InvalidBatch: it is none, its columns do not fit together, it lies on another device, or
+                there is no saying which task its rows belong to.
+        """
+        try:
+            batch.check()
+        except AttributeError:
+            if isinstance(batch, Batch):
+                raise
+            raise no_batch(batch) from None
+        device = self._learner.device
+        away = [column.device for _, column in batch.columns() if column.device != device]
+        foreign = {str(found) for found in away if found != _HOST}
+        if foreign:
+            raise InvalidBatch(
+                f"a batch on {', '.join(sorted(foreign))}, the learner is on {device}; "
+                "move it there, or leave it on the CPU"
+            )
+        batch = self._with_task(batch)
+        return batch.to(device) if away else batch
+
+    def all_of(self, data: Iterable[Batch]) -> Iterable[Batch]:
+        """Give batches as `take` does, as often as one iterates, if all their rows are finite."""
+        return _Taken(self, data)
+
+    def _with_task(self, batch: Batch) -> Batch:
+        """Take rows that do not say their task for the open one's."""
+        learner, task = self._learner, batch.task
+        lost = learner.current is None and bool(learner.tasks)
+        if task.is_cuda and not lost:  # to look would stall it
+            return _told(batch, task.where(task >= 0, learner.current or 0))
+        low, high = torch.aminmax(task)
+        if low.item() >= 0:
+            return batch
+        if lost:
+            raise no_task(learner.tasks[-1].id)
+        id = learner.current or 0
+        if high.item() >= 0 or task.is_cuda:
+            return _told(batch, task.where(task >= 0, id))
+        last = self._told
+        # A strategy might have written into it; of one made in inference mode there is no telling.
+        fits = last.shape == task.shape and not last.is_inference() and last._version == 0
+        if not fits or self._told_id != id:
+            self._told, self._told_id = torch.full_like(task, id), id
+        return _told(batch, self._told)
+
+
+class _Taken:
+    def __init__(self, intake: Intake, data: Iterable[Batch]) -> None:
+        self._intake = intake
+        self._data = data
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._data:
+            taken = self._intake.take(batch)
+            # Sums keep every NaN and infinity; where one is large, each row is looked at.
+            if not all(finite_sum(column) for _, column in taken.columns()) and (
+                bad := bad_rows(taken)
+            ):
+                raise bad
+            yield taken
+
+
+def _told(batch: Batch, task: Tensor) -> Batch:
+    return Batch(batch.x, batch.y, task, batch.new, batch.key, batch.weight)
