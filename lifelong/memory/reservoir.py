@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lifelong.core.errors import StateMismatch
 from lifelong.memory.policy import Policy
-from lifelong.memory.sampling import keep_last, sample
+from lifelong.memory.sampling import LOOPED, keep_last, replaced, sample
 from lifelong.memory.slots import Slots, close_gaps
 from lifelong.memory.state import expect
 
@@ -53,8 +53,16 @@ class Reservoir(Policy):
             self.held += rows
             self._seen = self.held
             return slots, None
-        chance = torch.rand(rows, generator=generator, dtype=torch.float64).numpy()
-        source, slots, self.held, self._seen = sample(chance, self.held, self.capacity, self._seen)
+        chance = torch.rand(rows, generator=generator, dtype=torch.float64)
+        if self.held == self.capacity and rows <= LOOPED:
+            places = replaced(chance.tolist(), self.capacity, self._seen)
+            self._seen += rows
+            count = len(places)
+            slots = np.fromiter(places.keys(), np.int64, count)
+            return slots, np.fromiter(places.values(), np.int64, count)
+        source, slots, self.held, self._seen = sample(
+            chance.numpy(), self.held, self.capacity, self._seen
+        )
         return keep_last(slots, source, self._scratch)
 
     def forget(self, dropped: Slots) -> tuple[Slots, Slots]:

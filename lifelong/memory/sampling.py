@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from lifelong.memory.slots import NONE, Slots
+
+LOOPED = 256
+"""Rows up to which a loop over them is as fast as arrays, and in a step among others faster."""
 
 FEW = 64
 """Rows below which a set finds repeats sooner than arrays do."""
@@ -47,6 +52,24 @@ def sample(
         taken = np.concatenate((new, taken + start))
         places = np.concatenate((np.arange(held - len(new), held), places))
     return taken, places, held, seen
+
+
+def replaced(chance: Sequence[float], room: int, seen: int) -> dict[int, int]:
+    """Do algorithm R where all places are taken: which row each place gets, the last that drew it.
+
+    As `sample` does, in a loop: for a hundred rows that takes less than a dozen passes of numpy.
+
+    Example:
+        >>> replaced([0.9, 0.5, 0.1], 2, 2)  # the fourth row, and the fifth, draw places 2 and 0
+        {0: 2}
+    """
+    places: dict[int, int] = {}
+    for row, number in enumerate(chance):
+        seen += 1
+        place = int(number * seen)
+        if place < room:
+            places[place] = row
+    return places
 
 
 def distinct(

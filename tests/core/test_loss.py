@@ -242,16 +242,33 @@ def test_weights_make_a_weighted_mean():
     ],
 )
 @pytest.mark.parametrize("new", [0, 2, 5])
-def test_the_mean_by_weights_is_the_same_however_few_operations_it_takes(weight, new, chance):
-    output = torch.randn(5, 4, generator=chance, requires_grad=True)
-    weights = torch.tensor(weight, dtype=torch.float32)
-    labelled = replace(batch(torch.randint(4, (5,), generator=chance)), weight=weights, new=new)
+@pytest.mark.parametrize("times", [1, 400])
+def test_the_mean_by_weights_is_the_same_however_few_operations_it_takes(
+    weight, new, times, chance
+):
+    rows = 5 * times
+    output = torch.randn(rows, 4, generator=chance, requires_grad=True)
+    weights = torch.tensor(weight, dtype=torch.float32).repeat_interleave(times)
+    y = torch.randint(4, (rows,), generator=chance)
+    labelled = replace(batch(y), weight=weights, new=new * times)
     quick = mean_loss(cross_entropy, output, labelled)
     whole = reduce(cross_entropy(output, labelled), labelled)
     torch.testing.assert_close(quick, whole)
     torch.testing.assert_close(
         *(torch.autograd.grad(loss, output)[0] for loss in (quick, whole)), rtol=1e-6, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("rows", [1, 3, 2000])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_do_not_go_unnoticed(rows, bad):
+    made = batch(torch.zeros(rows, dtype=torch.int64))
+    for place in (0, rows - 1):
+        weight = torch.ones(rows)
+        weight[place] = bad
+        assert not mean_loss(
+            cross_entropy, torch.ones(rows, 4), replace(made, weight=weight)
+        ).isfinite()
 
 
 @pytest.mark.parametrize("y", [[0, 4, 1], [4, 1, 0], [0, 1, 4]])
