@@ -87,9 +87,12 @@ class Batch:
         if not y.ndim:
             return False
         rows = y.shape[0]
-        inputs = (x,) if isinstance(x, Tensor) else x.values()
+        if isinstance(x, Tensor):
+            fits = x.ndim > 0 and x.shape[0] == rows
+        else:
+            fits = all(column.ndim > 0 and column.shape[0] == rows for column in x.values())
         return (
-            all(column.ndim > 0 and column.shape[0] == rows for column in inputs)
+            fits
             and task.shape == key.shape == (rows,)
             and task.dtype is key.dtype is torch.int64
             and rows > 0
@@ -186,14 +189,34 @@ class Batch:
             weight,
         )
 
+    def lies_on(self, device: torch.device) -> bool:
+        """Tell whether every column is on a device.
+
+        Example:
+            >>> Batch.of(torch.zeros(3, 4), torch.zeros(3)).lies_on(torch.device("cpu"))
+            True
+        """
+        x, weight = self.x, self.weight
+        return (
+            (x.device == device if isinstance(x, Tensor) else _lie_on(x, device))
+            and self.y.device == device
+            and self.task.device == device
+            and self.key.device == device
+            and (weight is None or weight.device == device)
+        )
+
     def to(self, device: torch.device) -> Batch:
         """Move every column to a device; nothing is copied when all are there already."""
-        if all(column.device == device for _, column in self.columns()):
+        if self.lies_on(device):
             return self
         # Back to the host a copy must be waited for: it may be read at once.
         ahead = device.type != "cpu"
         moved = {name: column.to(device, non_blocking=ahead) for name, column in self.columns()}
         return batch_of_columns(moved, self.new)
+
+
+def _lie_on(x: Mapping[str, Tensor], device: torch.device) -> bool:
+    return all(column.device == device for column in x.values())
 
 
 def named_inputs(x: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:

@@ -16,8 +16,6 @@ from lifelong.core.received import no_batch, no_task
 if TYPE_CHECKING:
     from lifelong.core.learner import Learner
 
-_HOST = torch.device("cpu")
-
 
 class Intake:
     """Take batches in for a learner; of one that is as it should be, nothing is copied."""
@@ -42,15 +40,15 @@ class Intake:
                 raise
             raise no_batch(batch) from None
         device = self._learner.device
-        away = [column.device for _, column in batch.columns() if column.device != device]
-        foreign = {str(found) for found in away if found != _HOST}
+        if batch.lies_on(device):
+            return self._with_task(batch)
+        foreign = {str(column.device) for _, column in batch.columns()} - {"cpu", str(device)}
         if foreign:
             raise InvalidBatch(
                 f"a batch on {', '.join(sorted(foreign))}, the learner is on {device}; "
                 "move it there, or leave it on the CPU"
             )
-        batch = self._with_task(batch)
-        return batch.to(device) if away else batch
+        return self._with_task(batch).to(device)
 
     def all_of(self, data: Iterable[Batch]) -> Iterable[Batch]:
         """Give batches as `take` does, as often as one iterates, if all their rows are finite."""
