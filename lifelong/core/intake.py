@@ -60,13 +60,12 @@ class Intake:
         lost = learner.current is None and bool(learner.tasks)
         if task.is_cuda and not lost:  # to look would stall it
             return _told(batch, task.where(task >= 0, learner.current or 0))
-        low, high = torch.aminmax(task)
-        if low.item() >= 0:
+        if task.min().item() >= 0:
             return batch
         if lost:
             raise no_task(learner.tasks[-1].id)
         id = learner.current or 0
-        if high.item() >= 0 or task.is_cuda:
+        if task.is_cuda or task.max().item() >= 0:
             return _told(batch, task.where(task >= 0, id))
         last = self._told
         # A strategy might have written into it; of one made in inference mode there is no telling.
