@@ -211,6 +211,19 @@ class ForgetsTooMuch(Replay):
         super().forget(held["key"] if held else keys)
 
 
+class CountsIds(Replay):
+    """Say how many rows were named, not how many were there."""
+
+    def forget(self, keys):
+        super().forget(keys)
+        return len(keys)
+
+
+class ForgetsSilently(Replay):
+    def forget(self, keys):
+        super().forget(keys)
+
+
 class KeepsASet(Strategy):
     state = ("classes",)
 
@@ -273,6 +286,8 @@ BROKEN = [
     ("forgets_rows", KeepsIds, "ids/0 is the id of a row"),
     ("forgets_rows", KeepsAView, "holds the values of a row"),
     ("forgets_rows", lambda: ForgetsTooMuch(50), "ids that nobody has"),
+    ("forgets_rows", lambda: CountsIds(50), "once more counts"),
+    ("forgets_rows", lambda: ForgetsSilently(50), "changes .* and counts no rows"),
     ("keeps_plain_state", KeepsASet, "state/0 KeepsASet/classes, a set"),
     ("refuses_other_states", TakesAnyState, "TakesAnyState without 'importance' is taken"),
     ("refuses_other_states", IgnoresShapes, "table of IgnoresShapes with one row more is taken"),

@@ -32,7 +32,7 @@ from lifelong.checks.states import (
 )
 from lifelong.core.errors import StateMismatch
 from lifelong.core.learner import Learner
-from lifelong.core.strategy import Strategy, acts_at
+from lifelong.core.strategy import State, Strategy, acts_at
 
 MOMENTS = ("extend", "penalty", "project", "after_step", "consolidate")
 """When a strategy is called."""
@@ -107,7 +107,8 @@ def stays_bounded(make: Make) -> None:
 def forgets_rows(make: Make) -> None:
     """After `forget(keys)` neither those ids nor those rows' values are anywhere in the state.
 
-    Ids that nobody has change nothing, and learning goes on.
+    Ids that nobody has change nothing, and learning goes on. `forget` says of how many rows
+    something was kept.
     """
     for setting in (ALONE, GROWING):
         tasks = small_tasks()
@@ -126,7 +127,7 @@ def forgets_rows(make: Make) -> None:
         rows = [batch for task in tasks[:2] for batch in task.batches]
         keys = torch.cat([batch.key[::2] for batch in rows])
         values = torch.cat([batch.x[::2] for batch in rows if isinstance(batch.x, Tensor)])
-        learner.forget(keys)
+        _counts(setting, learner, state, keys)
         found = trace(strategies_state(learner), keys, values)
         if found is not None:
             raise CheckFailed(
@@ -136,6 +137,26 @@ def forgets_rows(make: Make) -> None:
                 "drop the rows with these ids in forget(), and overwrite where they lay",
             )
         play(learner, events[9:])
+
+
+def _counts(setting: Setting, learner: Learner, state: State, keys: Tensor) -> None:
+    """Forget rows, and once more: if that changes the state, it says so, and then nothing."""
+    said = learner.forget(keys)
+    changed = difference(learner.state_dict(), state)
+    if changed is not None and not sum(said.values()):
+        raise CheckFailed(
+            "forgets_rows",
+            setting.name,
+            f"forget(keys) changes {changed} and counts no rows",
+            "return from forget() of how many of the rows something was kept",
+        )
+    if again := sum(learner.forget(keys).values()):
+        raise CheckFailed(
+            "forgets_rows",
+            setting.name,
+            f"forgetting the same rows once more counts {again} of them",
+            "return from forget() how many rows were there, not how many ids were given",
+        )
 
 
 def keeps_plain_state(make: Make) -> None:

@@ -348,11 +348,14 @@ class Learner:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
 
-    def forget(self, keys: Tensor | Sequence[int]) -> None:
+    def forget(self, keys: Tensor | Sequence[int]) -> dict[str, int]:
         """Drop every row with one of these ids from whatever strategies keep of it.
 
         Weights that were learned from the rows stay: to be rid of their influence, learn again
         from a log without them. Heads that are computed can be rid of it: see `Analytic`.
+
+        Returns:
+            Of how many of these rows each strategy had kept something, by its class's name.
 
         Raises:
             ValueError: the ids are no integers, or -1; nothing is dropped.
@@ -361,14 +364,17 @@ class Learner:
         """
         keys = names_of(keys)
         failed: LifelongError | None = None
+        erased: dict[str, int] = {}
         for strategy in self.strategies:
             try:
                 strategy.unlearn(self, keys)
             except LifelongError as error:
                 failed = failed or error
-            strategy.forget(keys)
+            name = type(strategy).__name__
+            erased[name] = erased.get(name, 0) + (strategy.forget(keys) or 0)
         if failed is not None:
             raise failed
+        return erased
 
     def state_dict(self) -> State:
         """Everything that changes and outlives a step, copied to the CPU.

@@ -81,8 +81,14 @@ class Strategy:
     def consolidate(self, learner: Learner, data: Iterable[Batch]) -> None:
         """At the end of a task: keep what later learning needs. `data` iterates many times."""
 
-    def forget(self, keys: Tensor) -> None:
-        """Drop whatever is kept of the rows with these ids, an int64 tensor."""
+    def forget(self, keys: Tensor) -> int | None:
+        """Drop whatever is kept of the rows with these ids, an int64 tensor.
+
+        Returns:
+            Of how many rows something was kept; None, the default, stands for 0.
+        """
+        del keys
+        return None
 
     def unlearn(self, learner: Learner, keys: Tensor) -> None:
         """Take what the rows with these ids have taught out of the model, where that is exact.

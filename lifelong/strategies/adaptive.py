@@ -155,12 +155,11 @@ class Adaptive(Strategy):
         """Let the inner strategy take back what rows have taught."""
         self.inner.unlearn(learner, keys)
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase rows from whatever the inner strategy and the feedback keep."""
+    def forget(self, keys: Tensor) -> int:
+        """Erase rows from whatever the inner strategy and the feedback keep, and count them."""
         self._held = None  # of a step that failed
-        self.inner.forget(keys)
-        if self.feedback is not None:
-            self.feedback.forget(keys)
+        rows = self.inner.forget(keys) or 0
+        return rows if self.feedback is None else rows + self.feedback.forget(keys)
 
     def _set(self, learner: Learner) -> Strategy:
         self.inner.strength = self.strength(learner)

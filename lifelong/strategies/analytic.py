@@ -124,9 +124,9 @@ class Analytic(Strategy):
             own = (gone[name].to(learner.device) for name in ("features", "y"))
             _head_of(learner).remove(*own)
 
-    def forget(self, keys: Tensor) -> None:
-        """Drop the features of these rows."""
-        self.kept.drop(keys)
+    def forget(self, keys: Tensor) -> int:
+        """Drop the features of these rows, and count them."""
+        return self.kept.drop(keys)
 
     def remove(self, learner: Learner, batch: Batch) -> None:
         """Take rows out of the head, as if they had never come, but for rounding of the features.

@@ -163,10 +163,9 @@ class BiC(Replay):
                     layer.bias[inside] = layer.bias[inside] * alpha + beta
             first += layer.out_features
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase the rows with these ids from both memories."""
-        super().forget(keys)
-        self.aside.forget(keys)
+    def forget(self, keys: Tensor) -> int:
+        """Erase the rows with these ids from both memories, and count them."""
+        return super().forget(keys) + self.aside.forget(keys)
 
 
 def fitted(

@@ -182,10 +182,10 @@ class DGR(Strategy):
         self.tasks += 1
         self.scholar.become(learner, weights, next(iter(data)))
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase held-out rows."""
+    def forget(self, keys: Tensor) -> int:
+        """Erase held-out rows, and count them."""
         self._held = None  # of a step that failed
-        self.trigger.held.forget(keys)
+        return self.trigger.held.forget(keys)
 
     def examine(self, learner: Learner, data: Iterable[Batch], weights: dict[str, Tensor]) -> None:
         """Measure what the generator makes with these weights, and report it."""

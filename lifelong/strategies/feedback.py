@@ -141,9 +141,9 @@ class Feedback:
         limit = math.log(self.bound)
         self.level = min(limit, max(-limit, self.level + self.rate * move))
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase held-out rows."""
-        self.held.forget(keys)
+    def forget(self, keys: Tensor) -> int:
+        """Erase held-out rows, and count them."""
+        return self.held.forget(keys)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes and outlives a step."""

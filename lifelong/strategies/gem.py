@@ -117,10 +117,10 @@ class GEM(Strategy):
         self.tasks += 1
         self._slots = None
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase the rows with these ids from the memory."""
-        self.memory.forget(keys)
+    def forget(self, keys: Tensor) -> int:
+        """Erase the rows with these ids from the memory, and count them."""
         self._slots = None
+        return self.memory.forget(keys)
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state."""

@@ -170,15 +170,18 @@ class ICaRL(Strategy):
         self.teacher = snapshot(learner.model)
         self.old = sorted({*self.old, *classes})
 
-    def forget(self, keys: Tensor) -> None:
-        """Drop the exemplars with these ids."""
-        if self.exemplars:
-            key = self.exemplars["key"]
-            kept = ~(torch.isin(key, keys.to(key.device)) & (key != -1))
-            if not bool(kept.all()):
-                self.lost = sorted({*self.lost, *self.exemplars["y"][~kept].tolist()})
-                self.exemplars = {name: column[kept] for name, column in self.exemplars.items()}
-                self._held = None
+    def forget(self, keys: Tensor) -> int:
+        """Drop the exemplars with these ids, and count them."""
+        if not self.exemplars:
+            return 0
+        key = self.exemplars["key"]
+        kept = ~(torch.isin(key, keys.to(key.device)) & (key != -1))
+        gone = int((~kept).sum())
+        if gone:
+            self.lost = sorted({*self.lost, *self.exemplars["y"][~kept].tolist()})
+            self.exemplars = {name: column[kept] for name, column in self.exemplars.items()}
+            self._held = None
+        return gone
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state, whose exemplars must have columns of one length."""

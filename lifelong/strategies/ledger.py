@@ -93,16 +93,17 @@ class Ledger:
         """Copy the rows at these places, in the order in which they came, from 0."""
         return {name: column[: self._rows][places] for name, column in self._columns.items()}
 
-    def drop(self, keys: Tensor) -> None:
-        """Erase the rows with these ids; what they took is overwritten."""
+    def drop(self, keys: Tensor) -> int:
+        """Erase the rows with these ids, and count them; what they took is overwritten."""
         if not self._rows:
-            return
+            return 0
         stay = ~self._among(keys)
         left = int(stay.sum())
         for column in self._columns.values():
             column[:left] = column[: self._rows][stay]
             column[left : self._rows] = 0
-        self._rows = left
+        gone, self._rows = self._rows - left, left
+        return gone
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the rows, in the order in which they came."""

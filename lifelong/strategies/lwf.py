@@ -165,9 +165,9 @@ class LwF(Strategy):
         self.known = [sorted(classes or range(self.width)) for classes in seen.values()]
         self.known = self.known or [list(range(self.width))]
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase the answers to these rows."""
-        self.recorded.drop(keys)
+    def forget(self, keys: Tensor) -> int:
+        """Erase the answers to these rows, and count them."""
+        return self.recorded.drop(keys)
 
     def undo(self) -> Callable[[], None]:
         """Copy what the end of a task changes; its answers are left behind whole."""

@@ -120,8 +120,12 @@ class OGD(Strategy):
         self.origin = torch.cat((self.origin.to(known), torch.full_like(known, self.tasks)))
         self.tasks += 1
 
-    def forget(self, keys: Tensor) -> None:
-        """Drop the directions of the first task that has one of these rows, and of all after it."""
+    def forget(self, keys: Tensor) -> int:
+        """Drop the directions of the first task that has one of these rows, and of all after it.
+
+        Returns:
+            How many of these rows had directions.
+        """
         erased = self.origin[torch.isin(self.keys, keys.to(self.keys.device))]
         if len(erased):
             self._cut = None  # what it is made of gives rows away, too
@@ -129,6 +133,7 @@ class OGD(Strategy):
             kept, left = self.owner < first, self.origin < first
             self.basis, self.owner = self.basis[kept], self.owner[kept]
             self.keys, self.origin = self.keys[left], self.origin[left]
+        return len(erased)
 
     def load_state_dict(self, state: State) -> None:
         """Take over a saved state.

@@ -76,11 +76,12 @@ class Recorded:
             self._ledger.add({name: column[index] for name, column in asked.items()})
             self._places.update(zip(new, range(first, first + len(new)), strict=True))
 
-    def drop(self, keys: Tensor) -> None:
-        """Erase what is kept of these rows."""
+    def drop(self, keys: Tensor) -> int:
+        """Erase what is kept of these rows, and count them."""
         self._asked = {}
-        self._ledger.drop(keys)
+        rows = self._ledger.drop(keys)
         self._find()
+        return rows
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return ids, marks and answers."""

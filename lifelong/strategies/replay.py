@@ -135,9 +135,9 @@ class Replay(Strategy):
             return self.fill == "task"
         return super().acts(moment)
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase the rows with these ids from the memory."""
-        self.memory.forget(keys)
+    def forget(self, keys: Tensor) -> int:
+        """Erase the rows with these ids from the memory, and count them."""
+        return self.memory.forget(keys)
 
     def draw(
         self, learner: Learner, batch: Batch, times: int = 1, *, rows: int | None = None

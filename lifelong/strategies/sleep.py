@@ -150,9 +150,9 @@ class Sleep(Strategy):
         teaches = self.strength and self.steps
         self.width = learner.predict(some.x, some.task).shape[1] if teaches else 0
 
-    def forget(self, keys: Tensor) -> None:
-        """Erase the rows with these ids from the memory."""
-        self.memory.forget(keys)
+    def forget(self, keys: Tensor) -> int:
+        """Erase the rows with these ids from the memory, and count them."""
+        return self.memory.forget(keys)
 
     def _teach(self, learner: Learner, teachers: list[nn.Module], batch: Batch) -> Tensor:
         """Take the answers to each row of the teacher that is surer of its label."""

@@ -460,7 +460,7 @@ def test_wrong_ends_of_tasks_change_nothing():
 @pytest.mark.parametrize("keys", [torch.tensor([3, 4]), [3, 4], (3, 4)])
 def test_every_strategy_is_told_what_to_forget(keys):
     taught = learner(strategies=[Consolidations(), Noisy(), Consolidations()])
-    taught.forget(keys)
+    assert taught.forget(keys) == {"Consolidations": 0, "Noisy": 0}
     assert [taught.strategies[i].dropped for i in (0, 2)] == [[[3, 4]], [[3, 4]]]
 
 
@@ -468,9 +468,10 @@ def test_what_is_forgotten_is_held_nowhere():
     taught = learner(strategies=[Replay(50), DERpp(50)])
     for index, batch in enumerate(batches(5)):
         taught.observe(replace(batch, key=torch.arange(8) + 8 * index))
-    taught.forget(range(10, 30))
+    assert taught.forget(range(10, 30)) == {"Replay": 20, "DERpp": 20}
+    assert taught.forget(range(10, 31)) == {"Replay": 1, "DERpp": 1}
     for strategy in taught.strategies:
-        assert sorted(strategy.memory.all()["key"].tolist()) == [*range(10), *range(30, 40)]
+        assert sorted(strategy.memory.all()["key"].tolist()) == [*range(10), *range(31, 40)]
 
 
 @pytest.mark.parametrize(
