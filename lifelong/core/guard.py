@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lifelong.core.batch import Batch
-from lifelong.core.loss import HIDDEN, explain_non_finite, hidden_labels
+from lifelong.core.faults import HIDDEN, explain_non_finite, hidden_labels
 
 if TYPE_CHECKING:
     from lifelong.core.learner import Learner

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
-from lifelong.core.loss import bad_rows, finite_sum
+from lifelong.core.faults import bad_rows, finite_sum
 from lifelong.core.received import no_batch, no_task
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from lifelong.core.arguments import (
 )
 from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch, LifelongError, NonFiniteLoss
+from lifelong.core.faults import explain_non_finite, nothing_to_learn
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard, remembered
 from lifelong.core.intake import Intake
@@ -31,9 +32,7 @@ from lifelong.core.loss import (
     RowLoss,
     checked_output,
     cross_entropy,
-    explain_non_finite,
     mean_loss,
-    nothing_to_learn,
     of_each_row,
     row_loss,
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.core.errors import UnknownTask
-from lifelong.core.loss import HIDDEN
+from lifelong.core.faults import HIDDEN
 from lifelong.core.task import TaskSpec
 
 MASKED = HIDDEN

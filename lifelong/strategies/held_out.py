@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
+from lifelong.core.faults import bad_rows, check_labels
 from lifelong.core.learner import Learner
-from lifelong.core.loss import bad_rows, check_labels
 from lifelong.core.random import scattered
 from lifelong.strategies.class_ids import check_class_ids
 

@@ -12,9 +12,10 @@ from torch.func import functional_call
 
 from lifelong.core.batch import Batch, batch_of_columns
 from lifelong.core.errors import InvalidBatch
+from lifelong.core.faults import nothing_to_learn
 from lifelong.core.forward import forward
 from lifelong.core.learner import Learner
-from lifelong.core.loss import nothing_to_learn, reduce
+from lifelong.core.loss import reduce
 from lifelong.core.undisturbed import undisturbed
 from lifelong.strategies.er_ace import counted
 from lifelong.strategies.replay import Replay

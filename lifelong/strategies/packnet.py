@@ -11,8 +11,8 @@ from torch.optim import SGD, Adam, Optimizer
 
 from lifelong.core.batch import Batch
 from lifelong.core.errors import NonFiniteLoss, NothingLeftToLearn, UnknownName
+from lifelong.core.faults import hidden_labels, nothing_to_learn
 from lifelong.core.learner import Learner
-from lifelong.core.loss import hidden_labels, nothing_to_learn
 from lifelong.core.strategy import Strategy
 from lifelong.nets.packed import Packed
 from lifelong.strategies.tuning import check_training
