@@ -66,8 +66,9 @@ def settings_of(precision: Any, accumulate: Any, clip: Any) -> tuple[int, float 
     if batches is None or batches < 1:
         raise ValueError(f"accumulate is {accumulate!r}; it must be a whole number, 1 or more")
     try:
-        largest = None if clip is None or isinstance(clip, str) else float(clip)
-    except (TypeError, ValueError):
+        text = isinstance(clip, str | bytes | bytearray)
+        largest = None if clip is None or text else float(clip)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         largest = math.nan
     if clip is not None and not (largest is not None and largest > 0):
         raise ValueError(f"clip is {clip!r}; it must be positive, or None")

@@ -133,10 +133,7 @@ def grow(
 def _undone_on_error(model: nn.Module) -> Iterator[None]:
     """If growing fails, put back what modules hold, what trains and what tensors contain."""
     modules = [(module, dict(vars(module))) for module in model.modules()]
-    containers: dict[int, tuple[Any, Any]] = {}
-    for _, attributes in modules:
-        for value in attributes.values():
-            _note_containers(value, containers)
+    containers = _containers([value for _, own in modules for value in own.values()])
     trained = [(p, p.requires_grad) for p in model.parameters()]
     # Others leave weights that are there alone, so a large network is not copied for nothing.
     rewriting = [module for module in model.modules() if getattr(module, "rewrites", False)]
@@ -160,20 +157,22 @@ def _undone_on_error(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def _note_containers(value: Any, found: dict[int, tuple[Any, Any]]) -> None:
-    """Note containers, and those within them, each with a copy one level deep, by their id."""
-    left: list[Any] = [value]
+def _containers(values: list[Any]) -> dict[int, tuple[Any, Any]]:
+    """Find containers, and those within them, each with a copy one level deep, by their id."""
+    found: dict[int, tuple[Any, Any]] = {}
     passed: set[int] = set()
+    left = list(values)
     while left:
         value = left.pop()
-        if id(value) in passed or not isinstance(value, dict | list | set | tuple):
+        if not isinstance(value, dict | list | set | tuple) or id(value) in passed:
             continue
         passed.add(id(value))
         if not isinstance(value, tuple):
-            found.setdefault(id(value), (value, copy.copy(value)))
+            found[id(value)] = value, copy.copy(value)
         if not isinstance(value, set):
             inner = value.values() if isinstance(value, dict) else value
             left += [one for one in inner if isinstance(one, dict | list | set | tuple)]
+    return found
 
 
 def adopt(optimizer: Optimizer, parameters: list[nn.Parameter]) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from lifelong.core.batch import Batch
 from lifelong.core.errors import InvalidBatch
 from lifelong.core.faults import bad_rows, finite_sum
@@ -22,9 +19,6 @@ class Intake:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self._told = torch.empty(0, dtype=torch.int64)
-        """The open task's id for each row of a batch: most batches are of as many rows."""
-        self._told_id = 0
 
     def take(self, batch: Batch) -> Batch:
         """Give a batch as the learner can work on it.
@@ -58,21 +52,13 @@ class Intake:
         """Take rows that do not say their task for the open one's."""
         learner, task = self._learner, batch.task
         lost = learner.current is None and bool(learner.tasks)
-        if task.is_cuda and not lost:  # to look would stall it
-            return _told(batch, task.where(task >= 0, learner.current or 0))
-        if task.min().item() >= 0:
+        # To look at those on a GPU would stall it.
+        if (lost or not task.is_cuda) and task.min().item() >= 0:
             return batch
         if lost:
             raise no_task(learner.tasks[-1].id)
-        id = learner.current or 0
-        if task.is_cuda or task.max().item() >= 0:
-            return _told(batch, task.where(task >= 0, id))
-        last = self._told
-        # A strategy might have written into it; of one made in inference mode there is no telling.
-        fits = last.shape == task.shape and not last.is_inference() and last._version == 0
-        if not fits or self._told_id != id:
-            self._told, self._told_id = torch.full_like(task, id), id
-        return _told(batch, self._told)
+        task = task.where(task >= 0, learner.current or 0)
+        return Batch(batch.x, batch.y, task, batch.new, batch.key, batch.weight)
 
 
 class _Taken:
@@ -89,7 +75,3 @@ class _Taken:
             ):
                 raise bad
             yield taken
-
-
-def _told(batch: Batch, task: Tensor) -> Batch:
-    return Batch(batch.x, batch.y, task, batch.new, batch.key, batch.weight)

@@ -109,6 +109,8 @@ def _counting(batch: Batch) -> int:
     assert weight is not None
     if not weight.is_cpu or weight.requires_grad or weight.dtype not in _NUMPY:
         return 0
+    if not len(weight):
+        return 0
     first = weight[0].item()
     if first == 0 or not math.isfinite(first):
         return 0

@@ -44,7 +44,6 @@ class AnalyticHead(nn.Module, ABC):
     """
 
     taught_by: ClassVar[str] = "Analytic"
-    rewrites: ClassVar[bool] = True  # the sums, which become wider
 
     second = False
     """Whether the head needs the moments."""

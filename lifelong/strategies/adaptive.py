@@ -138,6 +138,7 @@ class Adaptive(Strategy):
             self._set(learner).after_step(learner, batch, output)
         if self.feedback is not None:
             held, self._held = self._held, None
+            self.feedback.saw(batch)
             if held is not None:
                 self.feedback.keep(held, self.done, self.generator)
             self.feedback.watch(learner, self.done)

@@ -154,6 +154,7 @@ class DGR(Strategy):
         """Let the generator learn from the new rows and from those that it made before."""
         del output
         held, self._held = self._held, None
+        self.trigger.saw(batch)
         if held is not None:
             self.trigger.keep(held, self.known(learner, held), self.tasks, self.generator)
         self.trigger.watch(learner, self.tasks)

@@ -107,7 +107,7 @@ class FeatureReplay(Strategy):
         named = learner.tasks[-1].classes if learner.tasks else ()
         if not named:
             self._come = self._with(batch.y[: batch.new], logits.shape[1])
-        fresh = len(named) if self._come is None else self._come.sum()  # a GPU is not waited for
+        fresh = len(named) if self._come is None else self._come.sum().clamp_min(1)  # no wait
         return self.strength * len(classes) / fresh * F.cross_entropy(logits.float(), y)
 
     def project(self, learner: Learner) -> None:

@@ -79,7 +79,8 @@ class Feedback:
         self.rate = rate
         self.bound = bound
         self.held = Memory(capacity, "balanced")
-        self._keyed = False  # whether rows with keys have come; some may have none, then
+        self.keyed = False
+        """Whether rows with keys have been learned from: others may have none, then."""
         self.level = 0.0
         """The logarithm of the factor."""
         self.measured = 0
@@ -97,13 +98,16 @@ class Feedback:
             InvalidBatch: rows have been appended already, whose places would change, or those
                 held out cannot be kept or measured, or the first that come have no keys.
         """
-        if not (self._keyed or len(self.held)):
+        if not (self.keyed or len(self.held)):
             check_keys(batch)
-            self._keyed = True
         rest, rows = withhold(batch, self.share)
         if rows is not None:
             self.held.check(columns_of(rows))
         return rest, rows
+
+    def saw(self, batch: Batch) -> None:
+        """Note, after a step, whether rows with keys have been learned from."""
+        self.keyed = self.keyed or bool((batch.key != -1).any())
 
     def keep(self, rows: Batch, period: int, generator: torch.Generator) -> None:
         """Offer held-out rows of the period between two consolidations to the memory."""
@@ -147,7 +151,12 @@ class Feedback:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes and outlives a step."""
-        return {"held": self.held.state_dict(), "level": self.level, "measured": self.measured}
+        return {
+            "held": self.held.state_dict(),
+            "keyed": self.keyed,
+            "level": self.level,
+            "measured": self.measured,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state.
@@ -155,12 +164,16 @@ class Feedback:
         Raises:
             StateMismatch: the state's keys or kinds are not these; nothing is changed then.
         """
-        if state.keys() != {"held", "level", "measured"}:
+        state = {"keyed": False, **state}  # which older states do not have
+        if state.keys() != {"held", "keyed", "level", "measured"}:
             raise StateMismatch(f"the state of Feedback has {sorted(state)}; it is another's")
         if type(state["level"]) is not float or type(state["measured"]) is not int:
             raise StateMismatch("level and measured must be numbers in a state of Feedback")
+        if type(state["keyed"]) is not bool:
+            raise StateMismatch(f"keyed is {state['keyed']!r}, not a bool, in a state of Feedback")
         self.held.load_state_dict(state["held"])
-        self.level, self.measured = state["level"], state["measured"]
+        self.keyed, self.level = state["keyed"], state["level"]
+        self.measured = state["measured"]
 
 
 def _drops(held: dict[str, Tensor], found: Tensor, period: int) -> tuple[float, float]:

@@ -84,7 +84,8 @@ class GEM(Strategy):
 
     def extend(self, learner: Learner, batch: Batch) -> Batch:
         """Make sure that there will be room for rows of the open task when it is over."""
-        if learner.current is not None and (self.memory.budget is None or self.memory.nbytes):
+        ended = learner.current is None and bool(learner.tasks)
+        if not ended and (self.memory.budget is None or self.memory.nbytes):
             self.memory.check({}, 1 + len(self.memory.policy.sharing or ()))
         return batch
 

@@ -57,7 +57,7 @@ class ICaRL(Strategy):
         BudgetTooSmall: fewer exemplars than classes; from the step, where the task names its
             classes, else when it ends.
         InvalidBatch: from the step, labels that are no classes or not among those named for the
-            task, or classes without an output.
+            tasks so far, or classes without an output.
 
     Example:
         >>> ICaRL(capacity=200).exemplars

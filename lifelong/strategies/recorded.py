@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lifelong.core.batch import Batch
+from lifelong.core.errors import StateMismatch
 from lifelong.strategies.ledger import Ledger
 
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 """By the size of a number, the whole numbers that its bits are seen as."""
 
 
@@ -93,10 +94,17 @@ class Recorded:
         Raises:
             StateMismatch: they are no such columns.
         """
-        mark = state.get("mark")
-        # Marks of older states were sums of another kind: such rows are asked about again.
-        self._ledger.load_state_dict({} if mark is not None and mark.is_floating_point() else state)
-        self._asked = {}
+        kept = Ledger(*self._ledger.names)
+        kept.load_state_dict(state)
+        mark = state.get("mark", torch.empty(0, dtype=torch.int64))
+        if mark.dtype not in (torch.int64, torch.float64) or mark.ndim != 1:
+            raise StateMismatch(
+                f"marks are {mark.dtype} of shape {tuple(mark.shape)}; they must be int64, one a "
+                "row: the state is damaged"
+            )
+        if mark.dtype == torch.float64:  # of an older version: such rows are asked about again
+            kept = Ledger(*self._ledger.names)
+        self._ledger, self._asked = kept, {}
         self._find()
 
     def _find(self) -> None:
@@ -105,29 +113,36 @@ class Recorded:
 
 
 def _marks(batch: Batch) -> Tensor:
-    """Sum up the bits of each row, each word by a factor of its place, modulo 2**64; (rows,)."""
+    """Hash the bits of each row: the sum of its words, each times a number of its place; (rows,).
+
+    All is modulo 2**64. As factors are odd, no change of one word goes unseen; of several, one in
+    2**33 at the most.
+    """
     columns = batch.x.values() if isinstance(batch.x, dict) else (batch.x,)
     total = torch.zeros(len(batch), dtype=torch.int64, device=batch.y.device)
     for number, column in enumerate(columns):
         words = _words(column.detach())
-        total += (words * _factors(words.shape[1], number).to(words.device)).sum(1)
+        total += words.mul_(_factors(words.shape[1], number).to(words.device)).sum(1)
     return total
 
 
 def _words(column: Tensor) -> Tensor:
-    """See the bits of each row as whole numbers, (rows, words): eight bytes each where they fit."""
-    flat = column.reshape(len(column), -1).contiguous()
-    size = flat.itemsize
-    if size > 8:  # complex numbers
-        return flat.view(torch.int64)
-    if flat.shape[1] * size % 8 == 0:
-        whole = flat.storage_offset() * size % 8 == 0
-        return (flat if whole else flat.clone()).view(torch.int64)
-    return flat.view(_WORDS[size]).long()
+    """See the bits of each row as new whole numbers, (rows, words), as wide as they may be."""
+    if column.is_complex():
+        column = torch.view_as_real(column.resolve_conj())
+    flat = column.resolve_neg().reshape(len(column), -1)
+    width = flat.shape[1]
+    if flat.stride() != (width, 1):
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    if width * flat.itemsize % 8:
+        return flat.view(_WHOLE[flat.itemsize]).long()
+    whole = flat if flat.storage_offset() * flat.itemsize % 8 == 0 else flat.clone()
+    wide = whole.view(torch.int64) if width else whole.new_zeros(len(whole), 0, dtype=torch.int64)
+    # A factor moves bits up alone, so that the upper half has to be in the lower one, too.
+    return (wide >> 32).bitwise_xor_(wide)
 
 
 @cache
 def _factors(count: int, number: int) -> Tensor:
-    """Odd numbers drawn at random, so that no change of one word goes unseen."""
     chance = torch.Generator().manual_seed(1000 * count + number)
     return torch.randint(-(2**62), 2**62, (count,), generator=chance) * 2 + 1

@@ -60,7 +60,8 @@ class Trigger:
         self.every = every
         self.share = share
         self.held = Memory(capacity, "balanced")
-        self._keyed = False  # whether rows with keys have come; some may have none, then
+        self.keyed = False
+        """Whether rows with keys have been learned from: others may have none, then."""
         self.on = True
         self.measured = 0
         """The step of the last measurement."""
@@ -69,17 +70,21 @@ class Trigger:
         """Split a batch of new rows into those to learn from and those held out.
 
         Raises:
-            InvalidBatch: rows have been appended already, or those held out cannot be kept.
+            InvalidBatch: rows have been appended already, those held out cannot be kept, or the
+                first that come have no keys.
         """
         if self.tolerance == math.inf:
             return batch, None
-        if not (self._keyed or len(self.held)):
+        if not (self.keyed or len(self.held)):
             check_keys(batch)
-            self._keyed = True
         rest, rows = withhold(batch, self.share)
         if rows is not None:
             self.held.check(columns_of(rows))
         return rest, rows
+
+    def saw(self, batch: Batch) -> None:
+        """Note, after a step, whether rows with keys have been learned from."""
+        self.keyed = self.keyed or bool((batch.key != -1).any())
 
     def keep(self, rows: Batch, known: Tensor, task: int, generator: torch.Generator) -> None:
         """Keep held-out rows; `known` tells which are right by what is replayed, (rows,)."""
@@ -110,7 +115,8 @@ class Trigger:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes and outlives a step."""
-        return {"held": self.held.state_dict(), "on": self.on, "measured": self.measured}
+        held = self.held.state_dict()
+        return {"held": held, "keyed": self.keyed, "on": self.on, "measured": self.measured}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved state.
@@ -118,9 +124,13 @@ class Trigger:
         Raises:
             StateMismatch: the state's keys or kinds are not these; nothing is changed then.
         """
-        if state.keys() != {"held", "on", "measured"}:
+        state = {"keyed": False, **state}  # which older states do not have
+        if state.keys() != {"held", "keyed", "on", "measured"}:
             raise StateMismatch(f"the state of Trigger has {sorted(state)}; it is another's")
-        if type(state["on"]) is not bool or type(state["measured"]) is not int:
-            raise StateMismatch("on must be a bool and measured a number in a state of Trigger")
+        switches = type(state["on"]) is type(state["keyed"]) is bool
+        if not switches or type(state["measured"]) is not int:
+            raise StateMismatch(
+                "on and keyed must be bools and measured a number in a state of Trigger"
+            )
         self.held.load_state_dict(state["held"])
-        self.on, self.measured = state["on"], state["measured"]
+        self.keyed, self.on, self.measured = state["keyed"], state["on"], state["measured"]

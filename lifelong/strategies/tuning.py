@@ -37,7 +37,8 @@ def tune(
         generator: all chance comes from it.
         epochs: how many.
         batch: rows a step; a single row that is left at the end joins the step before, as norms
-            have no statistics of one; for a step of one they take their running statistics.
+            have no statistics of one; for a step of one they take their running statistics, but
+            for maps, of whose places they have some.
         rate: the learning rate, of the progress from 0 to 1.
         momentum: of SGD.
 
@@ -84,7 +85,7 @@ def norms_kept(model: nn.Module, rows: int) -> Iterator[None]:
     kind = nn.modules.batchnorm._BatchNorm
     modules = model.modules() if rows == 1 else ()
     norms = [module for module in modules if isinstance(module, kind) and module.training]
-    hooks = [norm.register_forward_pre_hook(_settle) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(_settle, with_kwargs=True) for norm in norms]
     try:
         yield
     finally:
@@ -94,8 +95,8 @@ def norms_kept(model: nn.Module, rows: int) -> Iterator[None]:
             norm.training = True
 
 
-def _settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    x = inputs[0]
+def _settle(norm: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+    x = inputs[0] if inputs else named["input"]
     norm.training = x.numel() > x.shape[1]
 
 

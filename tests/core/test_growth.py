@@ -241,3 +241,19 @@ def test_containers_may_lie_within_each_other_as_deeply_as_they_like():
         deep = [deep]
     model.noted = deep
     grow(model, TaskSpec(0, (0, 1)))
+
+
+def test_what_many_modules_share_is_copied_once():
+    class Counted(dict):
+        copies = 0
+
+        def __copy__(self):
+            Counted.copies += 1
+            return dict(self)
+
+    shared = Counted({f"w{i}": [i] for i in range(10)})
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(20)), GrowingHead(1))
+    for module in model.modules():
+        module.vocabulary = shared
+    grow(model, TaskSpec(0, (0, 1)))
+    assert Counted.copies == 1

@@ -486,6 +486,9 @@ def test_what_is_forgotten_is_held_nowhere():
         ({"clip": -1.0}, "clip is -1.0"),
         ({"clip": float("nan")}, "clip is nan"),
         ({"clip": "1.0"}, "clip is '1.0'"),
+        ({"clip": b"1.5"}, "clip is b'1.5'"),
+        ({"clip": 10**400}, "clip is 10000"),
+        ({"clip": torch.ones((), device="meta")}, "clip is tensor"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_anything_is_tied(settings, told):

@@ -324,3 +324,9 @@ def test_rows_that_all_weigh_nothing_count_nothing_but_still_show_what_is_not_fi
     loss.backward()
     assert rows.grad.tolist() == [0.0, 0.0]
     assert reduce(torch.tensor([1.0, torch.nan]), weightless).isnan()
+
+
+def test_no_rows_at_all_have_a_mean_of_0():
+    ids = torch.zeros(0, dtype=torch.int64)
+    none = Batch(torch.zeros(0, 1), ids, ids, 0, ids, torch.zeros(0))
+    assert mean_loss(cross_entropy, torch.zeros(0, 4), none) == 0

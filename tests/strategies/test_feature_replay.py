@@ -134,3 +134,10 @@ def test_a_state_whose_classes_are_no_ids_is_refused(fresh):
     state["strategies"][0]["state"]["fresh"] = fresh
     with pytest.raises(StateMismatch, match="the classes that have come are"):
         learner.load_state_dict(state)
+
+
+def test_a_batch_of_replayed_rows_alone_is_learned_from():
+    learner = learner_of(FeatureReplay(rows=8), mlp)
+    learn(learner, 0, batches_of(2, classes=(0, 1)))
+    learner.begin_task(1)
+    assert learner.observe(replace(batches_of(1, task=1)[0], new=0)).isfinite()

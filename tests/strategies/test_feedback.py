@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategy_models import batches_of, learner_of
 
-from lifelong import Batch, Feedback
-from lifelong.core.errors import InvalidBatch, StateMismatch
+from lifelong import EWC, Adaptive, Batch, Feedback
+from lifelong.core.errors import InvalidBatch, LabelOutsideHead, StateMismatch
 
 SHARES = st.floats(-1, 1)
 
@@ -85,11 +85,20 @@ def test_a_batch_without_any_key_is_refused_as_none_of_it_could_be_held_out():
         Feedback(share=0.5).withhold(batch)
 
 
-def test_once_rows_with_keys_have_come_others_may_have_none():
-    feedback = Feedback(share=0.5)
-    feedback.withhold(keyed(64))
-    batch = Batch.of(torch.rand(8, 3), torch.zeros(8).long())
-    assert feedback.withhold(batch) == (batch, None)
+def test_once_rows_with_keys_have_been_learned_from_others_may_have_none():
+    learner = learner_of(Adaptive(EWC(1.0), feedback=Feedback(share=0.01)))
+    learner.begin_task(0)
+    plain = Batch.of(torch.rand(8, 3), torch.zeros(8).long())
+    wrong = Batch.of(torch.rand(8, 3), torch.full((8,), 99), 0, torch.arange(8))
+    with pytest.raises(LabelOutsideHead):
+        learner.observe(wrong)
+    with pytest.raises(InvalidBatch, match="none of these 8 rows has a key"):
+        learner.observe(plain)  # a step that was refused leaves nothing behind
+    learner.observe(keyed(8))
+    assert len(learner.strategies[0].feedback.held) == 0
+    resumed = learner_of(Adaptive(EWC(1.0), feedback=Feedback(share=0.01)))
+    resumed.load_state_dict(learner.state_dict())
+    assert torch.equal(resumed.observe(plain), learner.observe(plain))
 
 
 def test_rows_are_not_taken_from_a_batch_that_others_have_extended():
@@ -140,7 +149,10 @@ def test_its_state_is_whole_and_others_are_refused():
     other.load_state_dict(one.state_dict())
     assert (other.factor, other.measured) == (math.exp(0.7), 12)
     assert torch.equal(other.held.all()["key"], torch.arange(9))
-    for state in ({"level": 0.0}, {**one.state_dict(), "level": "high"}):
+    older = {name: part for name, part in one.state_dict().items() if name != "keyed"}
+    other.load_state_dict(older)
+    whole = one.state_dict()
+    for state in ({"level": 0.0}, {**whole, "level": "high"}, {**whole, "keyed": 1}):
         with pytest.raises(StateMismatch):
             other.load_state_dict(state)
 

@@ -285,3 +285,15 @@ def test_between_tasks_no_room_is_needed_for_another(kind):
     learner.begin_task(TaskSpec(2))
     with pytest.raises(BudgetTooSmall, match="3 classes or tasks"):
         learner.observe(batches_of(1, task=2)[0])
+
+
+@pytest.mark.parametrize("kind", [GEM, AGEM])
+def test_without_tasks_a_budget_too_small_is_refused_before_the_step(kind):
+    learner, batches = learner_of(kind(2)), batches_of(1)
+    for _ in range(2):
+        learner.observe(batches[0])
+        learner.consolidate(batches)
+    before = copied(learner.parameters)
+    with pytest.raises(BudgetTooSmall, match="3 classes or tasks"):
+        learner.observe(batches[0])
+    assert all(torch.equal(before[name], learner.parameters[name]) for name in before)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lifelong import Batch
-from lifelong.strategies.recorded import Recorded
+from lifelong.core.errors import StateMismatch
+from lifelong.strategies.recorded import Recorded, _marks
 
 KEYS = torch.arange(10, 16)
 
@@ -86,6 +87,38 @@ def test_rows_are_known_again_from_any_memory():
     assert not again(image, image.to(memory_format=torch.channels_last))
 
 
+def test_numbers_that_are_seen_in_pieces_are_known_again_too():
+    x = torch.rand(6, 4, dtype=torch.complex64)
+    assert not again(x.conj(), x.conj().resolve_conj())
+    assert again(x, x.conj())
+    single = torch.rand(1, 6, dtype=torch.complex128).t()
+    assert not again(single, single.clone())
+    part = torch.rand(6, 4, dtype=torch.complex64).imag
+    assert not again(part, part.clone())
+    nothing = {"a": torch.rand(6, 3), "b": torch.zeros(6, 0)}
+    assert not again(nothing, {**nothing})
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("width", [8, 7])
+def test_signs_that_change_together_are_seen(kind, width):
+    x = (torch.rand(6, width) + 0.1).to(kind)
+    assert again(x, -x)
+    for one in range(width):
+        for other in range(one):
+            changed = x.clone()
+            changed[:, [one, other]] *= -1
+            assert again(x, changed)
+
+
+@pytest.mark.parametrize("kind", [*KINDS[:6], torch.complex64])
+@pytest.mark.parametrize("width", [784, 783])
+def test_rows_of_few_bits_have_marks_of_their_own(kind, width):
+    rows = torch.eye(width).to(kind)
+    marks = _marks(Batch.of(rows, torch.zeros(width)))
+    assert len(set(marks.tolist())) == width
+
+
 def test_inputs_by_name_do_not_stand_for_each_other():
     a, b = torch.rand(6, 4), torch.rand(6, 4)
     assert not again({"a": a, "b": b}, {"a": a, "b": b})
@@ -112,3 +145,21 @@ def test_rows_that_an_older_version_kept_are_asked_about_again():
     other.ask(batch_of(torch.rand(6, 3)), teacher)
     other.commit()
     assert len(other) == 6
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"mark": torch.zeros(6, dtype=torch.int32)},
+        {"mark": torch.zeros(6, 2, dtype=torch.int64)},
+        {"mark": torch.zeros(6, dtype=torch.float64), "key": torch.zeros(6)},
+        {"mark": torch.zeros(5, dtype=torch.float64)},
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(damaged):
+    record, teacher = Recorded(100), Teacher()
+    record.ask(batch_of(torch.rand(6, 3)), teacher)
+    record.commit()
+    with pytest.raises(StateMismatch):
+        record.load_state_dict({**record.state_dict(), **damaged})
+    assert len(record) == 6

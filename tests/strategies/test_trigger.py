@@ -159,3 +159,18 @@ def test_erasing_reaches_rows_that_a_step_held_out_which_failed(kind):
     assert strategy._held is not None
     learner.forget(list(range(200)))
     assert strategy._held is None
+
+
+@pytest.mark.parametrize("kind", [DGR, MeRGAN])
+def test_a_resumed_learner_takes_rows_without_keys_as_the_other_does(kind):
+    def rows(**more):
+        return Batch.of(torch.rand(4, 3), torch.tensor([0, 1, 0, 1]), **more)
+
+    learner, twin = (learner_of(kind(width=8, tolerance=0.1, strict=False)) for _ in range(2))
+    plain = rows()
+    with pytest.raises(InvalidBatch, match="none of these 4 rows has a key"):
+        learner.observe(plain)
+    learner.observe(rows(key=torch.arange(4)))
+    assert len(learner.strategies[0].trigger.held) == 0
+    twin.load_state_dict(learner.state_dict())
+    assert torch.equal(twin.observe(plain), learner.observe(plain))

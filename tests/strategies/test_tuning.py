@@ -166,3 +166,22 @@ def test_a_task_ends_with_a_single_row_left_in_the_memory(make):
 
 def test_training_settings_in_range_are_taken():
     check_training(1, 1, 1e-9)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_norms_may_be_called_by_keyword(name):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm = nn.Linear(3, 6), nn.BatchNorm1d(6)
+            self.head = nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.norm(input=self.first(x)))
+
+    learner = learner_of(SINGLE[name](), Named)
+    learner.begin_task(0)
+    batch = batches_of(1)[0]
+    learner.observe(batch)
+    learner.end_task([batch])
+    assert learner.current is None
