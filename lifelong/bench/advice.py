@@ -110,7 +110,7 @@ def advise(constraints: Constraints) -> Advice:
     against = {name: _against(name, c) for name in _methods()}
     candidates = [_candidate(name, c) for name, out in against.items() if out is None]
     if all(may_not_fit(one.method, c) for one in candidates):
-        raise NothingFits("\n".join([_way_out(constraints), *_unknown(candidates)]))
+        raise NothingFits("\n".join([_way_out(constraints), *_unknown(candidates, constraints)]))
     ranked, because = _ranked(candidates, c)
     ruled_out = tuple(out for out in against.values() if out is not None)
     return Advice(c, tuple(ranked), ruled_out, tuple(read_rules().nearest(c)), because)
@@ -402,11 +402,12 @@ def _bought(constraints: Constraints, changes: Sequence[Mapping[str, Any]]) -> l
     return list(bought.values())
 
 
-def _unknown(candidates: Sequence[Candidate]) -> list[str]:
+def _unknown(candidates: Sequence[Candidate], c: Constraints) -> list[str]:
     """Name the methods of which it is not known whether they fit into the storage."""
     names = ", ".join(f"{one.method} ({RECIPES[one.method].stores})" for one in candidates)
-    way_out = "say row_bytes, classes and parameters, as far as you can"
-    return [f"whether these fit is not known: {names}; {way_out}"] if candidates else []
+    open_ones = [n for n in ("row_bytes", "classes", "parameters") if getattr(c, n) is None]
+    way_out = f"; say {' and '.join(open_ones)}, if you can" if open_ones else ""
+    return [f"whether these fit is not known: {names}{way_out}"] if candidates else []
 
 
 def _said(first: Candidate) -> str:

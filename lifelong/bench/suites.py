@@ -212,6 +212,15 @@ def resolve(name: str, strategy: str, given: Mapping[str, Any]) -> dict[str, Any
             suite[key] = _checked(key, value, suite[key], str(known[key]))
         else:
             raise UnknownName("setting", key, known)
+    if given.get("iterations") is not None:
+        if "epochs" in given:
+            raise ValueError(
+                f"epochs is {given['epochs']} and iterations is {given['iterations']}; give one of "
+                "them"
+            )
+        suite["epochs"] = 1
+    elif "epochs" in given:  # of a suite that counts batches, too
+        suite["iterations"] = None
     make(strategy, settings)  # refuses wrong ones now rather than in the middle of a run
     device = "cuda" if torch.cuda.is_available() else "cpu"
     which = {"suite": name, "strategy": strategy, "device": device}

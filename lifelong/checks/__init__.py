@@ -14,8 +14,8 @@ and with gradients that accumulate.
 
     makes_strategies            strategies are made, and `state` names what they have
     keeps_plain_state           the state is tensors, numbers, strings, None, lists and dicts
-    resumes_bit_for_bit         saved and loaded anywhere, it goes on as if it had never stopped
     leaves_inputs_alone         batches are not changed, and predicting changes nothing
+    resumes_bit_for_bit         saved and loaded anywhere, it goes on as if it had never stopped
     undoes_a_failing_step       a bad batch raises and leaves everything as it was
     draws_no_global_randomness  chance comes from the strategy's own generator
     keeps_to_itself             equal seeds give equal results; instances share nothing
@@ -53,8 +53,8 @@ from lifelong.checks.states import CheckFailed
 CHECKS: dict[str, Callable[[Make], None]] = {
     "makes_strategies": makes_strategies,
     "keeps_plain_state": keeps_plain_state,
-    "resumes_bit_for_bit": resumes_bit_for_bit,
     "leaves_inputs_alone": leaves_inputs_alone,
+    "resumes_bit_for_bit": resumes_bit_for_bit,
     "undoes_a_failing_step": undoes_a_failing_step,
     "draws_no_global_randomness": draws_no_global_randomness,
     "keeps_to_itself": keeps_to_itself,

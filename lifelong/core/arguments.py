@@ -204,6 +204,9 @@ def _check_steps(optimizer: Any) -> None:
             f"optimizer is of {kind_of(optimizer)}; give one of torch: "
             "SGD(model.parameters(), lr=0.1)"
         )
+    for group in optimizer.param_groups:
+        if not math.isfinite(float(group.get("lr", 0.0))):
+            raise ValueError(f"the optimizer's lr is {group['lr']}; it must be a finite number")
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ValueError(

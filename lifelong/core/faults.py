@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from lifelong.core.errors import (
 
 HIDDEN = -(2.0**14)
 """What the outputs of classes that are hidden from a task read: `lifelong.nets.MASKED`."""
+
+HUGE = 1e6
+"""A weight that no training arrives at which goes well."""
 
 UNLABELLED = -100
 """The label of a position that has none, such as a padded token's, as torch has it."""
@@ -155,8 +159,13 @@ count the classes of all tasks, not those of one (1 row of 2)
     )
 
 
-def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> LifelongError:
-    """Say why a step went wrong, as the error to raise: bad rows first, then divergence."""
+def explain_non_finite(
+    batch: Batch, output: Any, step: int, found: str, weights: Iterable[Tensor] = ()
+) -> LifelongError:
+    """Say why a step went wrong, as the error to raise: bad rows first, then divergence.
+
+    Weights that are huge already say that steps before it went wrong.
+    """
     if (bad := bad_rows(batch)) is not None:
         return bad
     y = batch.y
@@ -165,7 +174,14 @@ def explain_non_finite(batch: Batch, output: Any, step: int, found: str) -> Life
             check_batch(output, batch)
         except LabelOutsideHead as error:
             return error
+    sizes = [weight.detach().abs().max().item() for weight in weights if weight.numel()]
+    finite = all(map(math.isfinite, sizes))
+    ruined = ""
+    if not finite or max(sizes, default=0.0) > HUGE:
+        size = f"as large as {max(sizes):.0e}" if finite else "not finite"
+        ruined = f", when weights were {size} already: go back to an earlier checkpoint"
     return NonFiniteLoss(
         f"{found} is not finite at step {step}; lower the learning rate or the strengths of the "
         "strategies, or clip the gradient (clip=1.0); the learner is as it was before the step"
+        f"{ruined}"
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lifelong.core.batch import Batch
+from lifelong.core.errors import LifelongError
 from lifelong.core.faults import HIDDEN, explain_non_finite, hidden_labels
 
 if TYPE_CHECKING:
@@ -111,9 +112,14 @@ class Guard:
     def _look(self, loss: float, batch: Batch, output: Any) -> None:
         """Raise if the loss is not finite, or as large as that of one row with a hidden label."""
         if not math.isfinite(loss):
-            raise explain_non_finite(batch, output, self._learner.steps, "the loss")
+            raise self.explain(batch, output, "the loss")
         if loss * len(batch) > -HIDDEN / 2 and (hidden := hidden_labels(batch, output)) is not None:
             raise hidden
+
+    def explain(self, batch: Batch, output: Any, found: str) -> LifelongError:
+        """Say what is at fault where a loss or a gradient is not finite, as the error to raise."""
+        learner = self._learner
+        return explain_non_finite(batch, output, learner.steps, found, learner.model.parameters())
 
     def check_gradient(self, batch: Batch, output: Any) -> None:
         """Raise if the gradient is not finite (on the CPU)."""
@@ -127,7 +133,7 @@ class Guard:
                 wide = torch.float32 if gradient.itemsize < 4 else None
                 total += gradient.sum(dtype=wide).item()
         if not math.isfinite(total):
-            raise explain_non_finite(batch, output, self._learner.steps, "the gradient")
+            raise self.explain(batch, output, "the gradient")
 
 
 def remembered(learner: Learner) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,7 +25,7 @@ from lifelong.core.arguments import (
 )
 from lifelong.core.batch import Batch, Inputs
 from lifelong.core.errors import EmptyTask, InvalidBatch, LifelongError, NonFiniteLoss
-from lifelong.core.faults import explain_non_finite, nothing_to_learn
+from lifelong.core.faults import nothing_to_learn
 from lifelong.core.forward import evaluating, forward, wants_task
 from lifelong.core.guard import Guard, remembered
 from lifelong.core.intake import Intake
@@ -40,6 +41,7 @@ from lifelong.core.random import RandomState
 from lifelong.core.received import (
     extended_by,
     names_of,
+    never_ended,
     query_of,
     scalar_of,
     spec_of,
@@ -48,6 +50,8 @@ from lifelong.core.strategy import State, Strategy, acts_at
 from lifelong.core.task import HasData, TaskLike, TaskSpec
 
 Precision = Literal["fp32", "bf16", "fp16"]
+WAITED = 1000
+"""Steps without a task or a consolidation after which strategies that wait for one are named."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -151,6 +155,7 @@ class Learner:
         self._projecting = [s for s in self.strategies if acts_at(s, "project")]
         self._watching = [s for s in self.strategies if acts_at(s, "after_step")]
         self._consolidating = [s for s in self.strategies if acts_at(s, "consolidate")]
+        self._waiting = bool(self._consolidating)  # for the end of a task, of which nothing is told
         # Decided once, so that no step has to ask whether anything trains.
         self._descend = self._backward if optimizer is not None else self._look
         self._move = self._step if optimizer is not None else self._count
@@ -203,7 +208,7 @@ class Learner:
         with self.random:
             growth.grow(self.model, spec, self.optimizer, still=self.optimizer is None)
         self.tasks.append(spec)
-        self.current = spec.id
+        self.current, self._waiting = spec.id, False
         self.grown()
 
     def observe(self, batch: Batch, *more: Never) -> Tensor:
@@ -241,6 +246,9 @@ class Learner:
             output = _detached(output)
             for strategy in self._watching:
                 strategy.after_step(self, batch, output)
+        if self._waiting and self.steps >= WAITED:
+            self._waiting = False
+            warnings.warn(never_ended(self._consolidating, self.steps), stacklevel=2)
         return loss.detach()
 
     def end_task(self, data: Iterable[Batch] | HasData) -> None:
@@ -277,6 +285,7 @@ class Learner:
                 "give a list of batches, or a stream's task"
             )
         rows = self._intake.all_of(data)
+        self._waiting = False
         first = next(iter(rows), None)
         if first is None:
             raise EmptyTask("no batches to consolidate; give those that were learned from")
@@ -394,6 +403,7 @@ class Learner:
             ValueError: the model takes no state now, as when it is merged.
         """
         restore.fill(self, state)
+        self._waiting = False
 
     def save(self, path: str | Path) -> None:
         """Write the whole learner to one file, atomically; see `lifelong.core.checkpoint`.
@@ -450,7 +460,7 @@ class Learner:
             found = self._scaler._found_inf_per_device(self.optimizer)
             overflow = any(bool(flag) for flag in found.values())
             if overflow and self._scaler.get_scale() <= 1:
-                raise explain_non_finite(batch, output, self.steps, "the gradient")
+                raise self._guard.explain(batch, output, "the gradient")
         else:
             overflow = False
         if not overflow:

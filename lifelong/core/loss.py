@@ -44,6 +44,7 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
 
     Raises:
         ValueError: the output is no tensor.
+        InvalidBatch: it has no dimension of classes, or labels are no such ids.
         LabelOutsideHead: a label is not one of the classes. On a GPU such a row's loss is NaN
             instead, so that nothing has to wait for the device; the learner then raises.
 
@@ -53,6 +54,11 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
     """
     y = batch.y
     output = checked_output(output)
+    if output.ndim < 2:
+        raise InvalidBatch(
+            f"the model's output has shape {tuple(output.shape)}, and cross-entropy needs (rows, "
+            "classes); for a number a row take a loss of numbers: loss=nn.BCEWithLogitsLoss()"
+        )
     if y.is_cuda:
         inside = (y >= 0) & (y < output.shape[1])
         rows = F.cross_entropy(output.float(), torch.where(inside, y, 0), reduction="none")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -69,6 +69,24 @@ def no_batch(received: Any) -> InvalidBatch:
     """
     return InvalidBatch(
         f"received an object of type {kind_of(received)}, not a Batch; make one: Batch.of(x, y)"
+    )
+
+
+def never_ended(strategies: Sequence[Strategy], steps: int) -> str:
+    """Say that strategies wait for the end of a task in a stream where none begins.
+
+    Example:
+        >>> from lifelong import EWC
+        >>> print(never_ended([EWC()], 1000))
+        1000 steps with no task begun and nothing consolidated: until then EWC keeps nothing of \
+what has been learned; call learner.consolidate(batches) now and then, or begin and end tasks
+    """
+    names = ", ".join(dict.fromkeys(type(strategy).__name__ for strategy in strategies))
+    verb = "keep" if len(strategies) > 1 else "keeps"
+    return (
+        f"{steps} steps with no task begun and nothing consolidated: until then {names} {verb} "
+        "nothing of what has been learned; call learner.consolidate(batches) now and then, or "
+        "begin and end tasks"
     )
 
 

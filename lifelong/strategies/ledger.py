@@ -24,7 +24,7 @@ class Ledger:
         >>> ledger.add({"key": torch.tensor([5, -1, 6]), "y": torch.tensor([0, 1, 2])})
         >>> len(ledger), ledger.of(torch.tensor([6, 9]))["y"].tolist()
         (2, [2])
-        >>> ledger.drop(torch.tensor([5]))
+        >>> erased = ledger.drop(torch.tensor([5]))
         >>> ledger.state_dict()["key"].tolist()
         [6]
     """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lifelong.core.batch import Batch
+from lifelong.core.errors import InvalidBatch
 from lifelong.core.learner import Learner
 from lifelong.core.strategy import Strategy
 from lifelong.strategies.class_ids import check_named
@@ -51,14 +52,14 @@ class LwF(Strategy):
             those count that strategies before this one have appended.
         record: of how many rows of a task to keep the teacher's answers, by the rows' ids. The
             teacher is then asked about each once, as in the paper, and later passes hardly cost
-            more than fine-tuning. A row that comes changed, such as an augmented one, is asked
-            about again.
+            more than fine-tuning. A row that comes changed, such as an augmented one, or without
+            an id, is asked about again.
 
     Raises:
         ValueError: a negative strength or record, a temperature that is not positive, or other
             rows.
         InvalidBatch: from the step, outputs that are not of classes, or for a model that wants the
-            task not of all classes named.
+            task not of all classes named; from the first, rows without ids for `record`.
 
     Example:
         >>> LwF(strength=1.0).temperature
@@ -104,6 +105,11 @@ class LwF(Strategy):
         models, ask the teacher about new rows now: between the student's forward and backward
         pass it would drive what that needs out of the processor's cache.
         """
+        if self.record and not learner.batches and bool((batch.key == -1).all()):
+            raise InvalidBatch(
+                f"none of these {len(batch)} rows has a key, by which answers are kept "
+                f"(record={self.record}); give ids, Batch.of(..., key=ids), or leave record out"
+            )
         self._copies, self._taught = slice(0, 0), None
         self.recorded.discard()  # what a step that failed has asked
         where = chosen(batch, self.rows)

@@ -147,8 +147,8 @@ def test_other_scenarios_have_as_many_tasks(given: dict):
     assert len(stream_of(settled(tasks=2, **given))) == 2
 
 
-def test_iterations_go_over_epochs():
-    stream = stream_of(settled(iterations=3, epochs=7))
+def test_iterations_go_over_the_epochs_of_a_suite():
+    stream = stream_of(settled(iterations=3))
     assert [len(task) for task in stream.tasks] == [3] * 5
 
 

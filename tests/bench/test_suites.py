@@ -110,3 +110,14 @@ def test_what_may_be_left_open_may_be_none():
 
 def test_a_setting_may_be_called_true():
     assert resolve("digits", "ewc", {"ewc.fisher": True})["settings"]["ewc"]["fisher"] == "true"
+
+
+def test_passes_and_batches_of_a_task_take_each_others_place():
+    given = resolve("split-mnist-class", "replay", {"epochs": 3})
+    assert (given["epochs"], given["iterations"]) == (3, None)
+    given = resolve("digits", "replay", {"iterations": 7})
+    assert (given["epochs"], given["iterations"]) == (1, 7)
+    given = resolve("split-mnist-class", "replay", {"iterations": None, "epochs": 2})
+    assert (given["epochs"], given["iterations"]) == (2, None)
+    with pytest.raises(ValueError, match="epochs is 2 and iterations is 7; give one of them"):
+        resolve("digits", "replay", {"iterations": 7, "epochs": 2})

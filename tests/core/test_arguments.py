@@ -23,6 +23,7 @@ def sgd():
         (lambda: Learner("mlp", sgd()), "model is of str; give a torch.nn.Module"),
         (lambda: Learner(MODEL, SGD), r"the class SGD; give an instance: SGD\(model\.param"),
         (lambda: Learner(MODEL, "sgd"), "optimizer is of str; give one of torch"),
+        (lambda: Learner(MODEL, SGD(MODEL.parameters(), lr=float("inf"))), "optimizer's lr is inf"),
         (lambda: Learner(MODEL, LBFGS(MODEL.parameters())), "LBFGS computes the loss again"),
         (lambda: Learner(MODEL, sgd(), Replay(5)), r"is a Replay; put it into a list: \[Replay"),
         (lambda: Learner(MODEL, sgd(), Replay), "strategies is the class Replay; give a list"),

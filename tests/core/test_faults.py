@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,14 @@ def test_divergence_is_told_with_the_step_and_the_way_out():
     assert isinstance(error, NonFiniteLoss)
     for told in ("the gradient is not finite at step 4", "lower the learning rate", "clip=1.0"):
         assert told in str(error)
+    assert str(error).endswith("as it was before the step")
+    for weights, told in (
+        ([torch.ones(3), -torch.full((2,), 9e19)], "when weights were as large as 9e.19 already"),
+        ([torch.tensor([1.0, torch.nan]), torch.ones(1)], "when weights were not finite already"),
+        ([torch.ones(3), torch.ones(0)], "as it was before the step$"),
+    ):
+        bad = batch(torch.tensor([0]))
+        assert re.search(told, str(explain_non_finite(bad, None, 4, "the loss", weights)))
     outside = explain_non_finite(batch(torch.tensor([2])), torch.zeros(1, 2), 4, "the loss")
     assert isinstance(outside, LabelOutsideHead)
 

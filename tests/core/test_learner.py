@@ -1,4 +1,5 @@
 import shutil
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import StepLR
 
+from lifelong.core import learner as learner_module
 from lifelong.core.batch import Batch
 from lifelong.core.errors import (
     EmptyTask,
@@ -684,3 +686,25 @@ def test_a_task_to_predict_for_is_an_id_or_a_tensor():
     for task in ([0, 1], "0"):
         with pytest.raises(InvalidBatch, match="give an id, an int64 tensor of one id a row"):
             taught.predict(torch.rand(2, 6), task)
+
+
+def test_strategies_that_wait_for_an_end_that_never_comes_are_named_once(monkeypatch):
+    monkeypatch.setattr(learner_module, "WAITED", 3)
+
+    def played(strategies, before=lambda taught: None):
+        taught = learner(strategies=strategies)
+        before(taught)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for batch in batches(6):
+                taught.observe(batch)
+        return [str(one.message) for one in said]
+
+    [told] = played([EWC(), Replay(9), Replay(9, fill="task")])
+    assert (
+        "3 steps with no task begun and nothing consolidated: until then EWC, Replay keep" in told
+    )
+    assert played([Replay(9), DERpp(9)]) == []
+    assert played([EWC()], lambda taught: taught.begin_task(0)) == []
+    assert played([EWC()], lambda taught: taught.consolidate(batches(1))) == []
+    assert played([EWC()], lambda taught: taught.load_state_dict(taught.state_dict())) == []

@@ -330,3 +330,8 @@ def test_no_rows_at_all_have_a_mean_of_0():
     ids = torch.zeros(0, dtype=torch.int64)
     none = Batch(torch.zeros(0, 1), ids, ids, 0, ids, torch.zeros(0))
     assert mean_loss(cross_entropy, torch.zeros(0, 4), none) == 0
+
+
+def test_one_number_a_row_is_no_output_of_classes():
+    with pytest.raises(InvalidBatch, match=r"output has shape \(2,\), .*=nn.BCEWithLogitsLoss"):
+        mean_loss(cross_entropy, torch.zeros(2), batch(torch.tensor([0, 1])))

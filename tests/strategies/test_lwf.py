@@ -404,3 +404,11 @@ def test_a_task_aware_model_wants_an_output_for_each_class_named():
     with pytest.raises(InvalidBatch, match=r"class 3 is named for task 1, .* outputs 0 to 1"):
         learner.observe(batches_of(1, classes=(0, 1), task=1)[0])
     assert learner.steps == 1
+
+
+def test_rows_without_ids_cannot_be_recorded():
+    learner, plain = learner_of(LwF(record=9)), Batch.of(torch.rand(4, 3), torch.zeros(4).long())
+    with pytest.raises(InvalidBatch, match=r"none of these 4 rows has a key.*leave record out"):
+        learner.observe(plain)
+    learner.observe(batches_of(1)[0])
+    learner.observe(plain)  # others may have none, then
