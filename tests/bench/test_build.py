@@ -148,7 +148,8 @@ def test_other_scenarios_have_as_many_tasks(given: dict):
 
 
 def test_iterations_go_over_the_epochs_of_a_suite():
-    stream = stream_of(settled(iterations=3))
+    config = resolve("digits", "fine-tune", {"limit": 5, "iterations": 3})
+    stream = stream_of({**config, "seed": 0})
     assert [len(task) for task in stream.tasks] == [3] * 5
 
 
