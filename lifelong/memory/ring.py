@@ -75,6 +75,8 @@ class Ring(Policy):
             )
         for id in new:
             self._slots[id], self._start[id] = NONE, 0
+        if self.groups is None and self.held + rows <= self.capacity:
+            return self._append(order, parts)
         offered = {id: order[start:stop] for id, start, stop in parts}
         room, freed = self._share(offered)
         free = Free(freed, self.held)
@@ -85,6 +87,16 @@ class Ring(Policy):
             source.append(last)
         self.held = free.held
         return np.concatenate(slots), np.concatenate(source)
+
+    def _append(self, order: Slots, parts: list[tuple[int, int, int]]) -> tuple[Slots, Slots]:
+        """Take every row, while there is room for all."""
+        slots = np.arange(self.held, self.held + len(order))
+        for id, start, stop in parts:
+            held = self._slots[id]
+            whole = held if self._start[id] == 0 else self._oldest(id, len(held))
+            self._slots[id], self._start[id] = np.concatenate((whole, slots[start:stop])), 0
+        self.held += len(order)
+        return slots, order
 
     def _share(self, offered: Mapping[int, Slots]) -> tuple[dict[int, int], list[Slots]]:
         """Find what each group may hold, and free the oldest rows of those above it."""
