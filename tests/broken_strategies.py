@@ -287,7 +287,7 @@ BROKEN = [
     ("forgets_rows", KeepsAView, "holds the values of a row"),
     ("forgets_rows", lambda: ForgetsTooMuch(50), "ids that nobody has"),
     ("forgets_rows", lambda: CountsIds(50), "once more counts"),
-    ("forgets_rows", lambda: ForgetsSilently(50), "changes .* and counts no rows"),
+    ("forgets_rows", lambda: ForgetsSilently(50), "changes .* and counts no entries"),
     ("keeps_plain_state", KeepsASet, "state/0 KeepsASet/classes, a set"),
     ("refuses_other_states", TakesAnyState, "TakesAnyState without 'importance' is taken"),
     ("refuses_other_states", IgnoresShapes, "table of IgnoresShapes with one row more is taken"),

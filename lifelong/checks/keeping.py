@@ -107,8 +107,8 @@ def stays_bounded(make: Make) -> None:
 def forgets_rows(make: Make) -> None:
     """After `forget(keys)` neither those ids nor those rows' values are anywhere in the state.
 
-    Ids that nobody has change nothing, and learning goes on. `forget` says of how many rows
-    something was kept.
+    Ids that nobody has change nothing, and learning goes on. `forget` says how many
+    entries it has erased.
     """
     for setting in (ALONE, GROWING):
         tasks = small_tasks()
@@ -147,15 +147,15 @@ def _counts(setting: Setting, learner: Learner, state: State, keys: Tensor) -> N
         raise CheckFailed(
             "forgets_rows",
             setting.name,
-            f"forget(keys) changes {changed} and counts no rows",
-            "return from forget() of how many of the rows something was kept",
+            f"forget(keys) changes {changed} and counts no entries",
+            "return from forget() how many entries were erased",
         )
     if again := sum(learner.forget(keys).values()):
         raise CheckFailed(
             "forgets_rows",
             setting.name,
             f"forgetting the same rows once more counts {again} of them",
-            "return from forget() how many rows were there, not how many ids were given",
+            "return from forget() how many entries were erased, not how many ids were given",
         )
 
 

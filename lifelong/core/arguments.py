@@ -7,10 +7,11 @@ import itertools
 import math
 import operator
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lifelong.core.strategy import Strategy
@@ -205,8 +206,11 @@ def _check_steps(optimizer: Any) -> None:
             "SGD(model.parameters(), lr=0.1)"
         )
     for group in optimizer.param_groups:
-        if not math.isfinite(float(group.get("lr", 0.0))):
-            raise ValueError(f"the optimizer's lr is {group['lr']}; it must be a finite number")
+        lr = group.get("lr")  # an optimizer may find it by itself
+        if isinstance(lr, Tensor) and lr.numel() == 1:
+            lr = lr.item()
+        if isinstance(lr, Real) and not math.isfinite(lr):
+            raise ValueError(f"the optimizer's lr is {lr}; it must be a finite number")
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ValueError(

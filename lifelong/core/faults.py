@@ -174,7 +174,11 @@ def explain_non_finite(
             check_batch(output, batch)
         except LabelOutsideHead as error:
             return error
-    sizes = [weight.detach().abs().max().item() for weight in weights if weight.numel()]
+    sizes = [
+        (weight.detach().float() if weight.itemsize < 2 else weight.detach()).abs().max().item()
+        for weight in weights
+        if weight.numel()
+    ]
     finite = all(map(math.isfinite, sizes))
     ruined = ""
     if not finite or max(sizes, default=0.0) > HUGE:

@@ -119,7 +119,7 @@ class Guard:
     def explain(self, batch: Batch, output: Any, found: str) -> LifelongError:
         """Say what is at fault where a loss or a gradient is not finite, as the error to raise."""
         learner = self._learner
-        return explain_non_finite(batch, output, learner.steps, found, learner.model.parameters())
+        return explain_non_finite(batch, output, learner.steps, found, learner.parameters.values())
 
     def check_gradient(self, batch: Batch, output: Any) -> None:
         """Raise if the gradient is not finite (on the CPU)."""

@@ -39,6 +39,7 @@ from lifelong.core.loss import (
 )
 from lifelong.core.random import RandomState
 from lifelong.core.received import (
+    count_of,
     extended_by,
     names_of,
     never_ended,
@@ -226,6 +227,9 @@ class Learner:
         """
         if more:
             raise InvalidBatch(f"observe takes one batch, not {1 + len(more)}: Batch.of(x, y)")
+        if self._waiting and self.steps >= WAITED:
+            self._waiting = False
+            warnings.warn(never_ended(self._consolidating, self.steps), stacklevel=2)
         batch = self._intake.take(batch)
         with self._guard, self.random:
             for strategy in self._extending:
@@ -246,9 +250,6 @@ class Learner:
             output = _detached(output)
             for strategy in self._watching:
                 strategy.after_step(self, batch, output)
-        if self._waiting and self.steps >= WAITED:
-            self._waiting = False
-            warnings.warn(never_ended(self._consolidating, self.steps), stacklevel=2)
         return loss.detach()
 
     def end_task(self, data: Iterable[Batch] | HasData) -> None:
@@ -285,7 +286,6 @@ class Learner:
                 "give a list of batches, or a stream's task"
             )
         rows = self._intake.all_of(data)
-        self._waiting = False
         first = next(iter(rows), None)
         if first is None:
             raise EmptyTask("no batches to consolidate; give those that were learned from")
@@ -308,6 +308,7 @@ class Learner:
                 for _ in rows:  # raises where they are not finite
                     pass
             raise
+        self._waiting = False
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Compute the loss of each row, (rows,), or a scalar if that is all the loss gives."""
@@ -363,23 +364,28 @@ class Learner:
         from a log without them. Heads that are computed can be rid of it: see `Analytic`.
 
         Returns:
-            Of how many of these rows each strategy had kept something, by its class's name.
+            How many entries each strategy has erased, by its class's name: of a row that came more
+            than once it may have kept several.
 
         Raises:
             ValueError: the ids are no integers, or -1; nothing is dropped.
             LifelongError: what rows have taught cannot be taken back, as where a head was changed
                 behind its strategy's back; they are dropped all the same, everywhere.
+            TypeError: a strategy's `forget` returned no number; all have dropped the rows then.
         """
         keys = names_of(keys)
-        failed: LifelongError | None = None
+        failed: LifelongError | TypeError | None = None
         erased: dict[str, int] = {}
         for strategy in self.strategies:
             try:
                 strategy.unlearn(self, keys)
             except LifelongError as error:
                 failed = failed or error
-            name = type(strategy).__name__
-            erased[name] = erased.get(name, 0) + (strategy.forget(keys) or 0)
+            name, entries = type(strategy).__name__, strategy.forget(keys)
+            try:
+                erased[name] = erased.get(name, 0) + count_of(strategy, entries)
+            except TypeError as error:
+                failed = failed or error
         if failed is not None:
             raise failed
         return erased

@@ -57,7 +57,8 @@ def cross_entropy(output: Tensor, batch: Batch) -> Tensor:
     if output.ndim < 2:
         raise InvalidBatch(
             f"the model's output has shape {tuple(output.shape)}, and cross-entropy needs (rows, "
-            "classes); for a number a row take a loss of numbers: loss=nn.BCEWithLogitsLoss()"
+            "classes); give the model an output for each class, or take a loss of numbers and y as "
+            "floats: loss=nn.BCEWithLogitsLoss(), y.float()"
         )
     if y.is_cuda:
         inside = (y >= 0) & (y < output.shape[1])

@@ -78,16 +78,34 @@ def never_ended(strategies: Sequence[Strategy], steps: int) -> str:
     Example:
         >>> from lifelong import EWC
         >>> print(never_ended([EWC()], 1000))
-        1000 steps with no task begun and nothing consolidated: until then EWC keeps nothing of \
-what has been learned; call learner.consolidate(batches) now and then, or begin and end tasks
+        1000 steps with no task begun and nothing consolidated: what EWC does when a task ends has \
+not been done; call learner.consolidate(batches) now and then, or begin and end tasks
     """
-    names = ", ".join(dict.fromkeys(type(strategy).__name__ for strategy in strategies))
-    verb = "keep" if len(strategies) > 1 else "keeps"
+    names = list(dict.fromkeys(type(strategy).__name__ for strategy in strategies))
     return (
-        f"{steps} steps with no task begun and nothing consolidated: until then {names} {verb} "
-        "nothing of what has been learned; call learner.consolidate(batches) now and then, or "
-        "begin and end tasks"
+        f"{steps} steps with no task begun and nothing consolidated: what {', '.join(names)} "
+        f"{'do' if len(names) > 1 else 'does'} when a task ends has not been done; call "
+        "learner.consolidate(batches) now and then, or begin and end tasks"
     )
+
+
+def count_of(strategy: Strategy, entries: Any) -> int:
+    """Give back what a strategy's `forget` has returned, as a number; None stands for 0.
+
+    Raises:
+        TypeError: it is no number of entries.
+
+    Example:
+        >>> count_of(Strategy(), None)
+        0
+    """
+    count = 0 if entries is None else whole_of(entries)
+    if count is None or count < 0:
+        raise TypeError(
+            f"{type(strategy).__name__}.forget returned an object of type {kind_of(entries)}; "
+            "return how many entries were erased, or nothing"
+        )
+    return count
 
 
 def query_of(x: Any, task: Any, rows: Any) -> Batch:

@@ -85,7 +85,8 @@ class Strategy:
         """Drop whatever is kept of the rows with these ids, an int64 tensor.
 
         Returns:
-            Of how many rows something was kept; None, the default, stands for 0.
+            How many entries were erased, several of a row that was kept more than once; None, the
+            default, stands for 0.
         """
         del keys
         return None

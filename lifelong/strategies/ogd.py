@@ -124,7 +124,7 @@ class OGD(Strategy):
         """Drop the directions of the first task that has one of these rows, and of all after it.
 
         Returns:
-            How many of these rows had directions.
+            How many directions were of these rows.
         """
         erased = self.origin[torch.isin(self.keys, keys.to(self.keys.device))]
         if len(erased):

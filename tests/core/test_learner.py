@@ -701,10 +701,58 @@ def test_strategies_that_wait_for_an_end_that_never_comes_are_named_once(monkeyp
         return [str(one.message) for one in said]
 
     [told] = played([EWC(), Replay(9), Replay(9, fill="task")])
-    assert (
-        "3 steps with no task begun and nothing consolidated: until then EWC, Replay keep" in told
-    )
+    assert "3 steps with no task begun and nothing consolidated: what EWC, Replay do when" in told
+    assert "what EWC does when" in played([EWC(), EWC()])[0]
     assert played([Replay(9), DERpp(9)]) == []
     assert played([EWC()], lambda taught: taught.begin_task(0)) == []
     assert played([EWC()], lambda taught: taught.consolidate(batches(1))) == []
     assert played([EWC()], lambda taught: taught.load_state_dict(taught.state_dict())) == []
+
+
+def test_a_warning_that_is_made_an_error_leaves_the_learner_as_it_was(monkeypatch):
+    monkeypatch.setattr(learner_module, "WAITED", 1)
+    taught, batch = learner(strategies=[EWC()]), batches(1)[0]
+    with pytest.raises(EmptyTask):
+        taught.consolidate([])  # which tells nobody that something has ended
+    taught.observe(batch)
+    before = whole(taught)
+    with pytest.raises(UserWarning, match="1 steps"):
+        taught.observe(batch)
+    assert whole(taught) == before
+    taught.observe(batch)
+
+
+def test_all_strategies_forget_before_one_that_counts_wrongly_is_named():
+    class Wrong(Noisy):
+        def forget(self, keys):
+            return keys.tolist()
+
+    taught = learner(strategies=[Wrong(), Replay(50)])
+    taught.observe(replace(batches(1)[0], key=torch.arange(8)))
+    with pytest.raises(TypeError, match=r"Wrong\.forget returned an object of type list"):
+        taught.forget([3])
+    assert 3 not in taught.strategies[1].memory.all()["key"].tolist()
+
+
+def test_what_never_trains_is_not_taken_for_ruined_weights():
+    for frozen in (torch.full((3, 3), -torch.inf), torch.ones(3, dtype=torch.bool)):
+        model = net()
+        model.register_parameter("mask", nn.Parameter(frozen, requires_grad=False))
+        weights = [p for p in model.parameters() if p.requires_grad]
+        taught = Learner(model, SGD(weights, lr=0.1))
+        batch = batches(1)[0]
+        with pytest.raises(NonFiniteLoss, match=r"as it was before the step$"):
+            taught.observe(replace(batch, x=torch.full_like(batch.x, 3e38)))
+
+
+@pytest.mark.parametrize("lr", [None, lambda step: 0.1])
+def test_an_optimizer_may_find_its_rate_by_itself(lr):
+    class Own(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {"lr": lr})
+
+        def step(self, closure=None):
+            del closure
+
+    model = net()
+    Learner(model, Own(model.parameters())).observe(batches(1)[0])
