@@ -83,8 +83,9 @@ class Trigger:
         return rest, rows
 
     def saw(self, batch: Batch) -> None:
-        """Note, after a step, whether rows with keys have been learned from."""
-        self.keyed = self.keyed or bool((batch.key != -1).any())
+        """Note, after a step, whether rows with keys have been learned from, if that matters."""
+        if self.tolerance < math.inf:  # else a GPU would be waited for, and for nothing
+            self.keyed = self.keyed or bool((batch.key != -1).any())
 
     def keep(self, rows: Batch, known: Tensor, task: int, generator: torch.Generator) -> None:
         """Keep held-out rows; `known` tells which are right by what is replayed, (rows,)."""

@@ -174,3 +174,10 @@ def test_a_resumed_learner_takes_rows_without_keys_as_the_other_does(kind):
     assert len(learner.strategies[0].trigger.held) == 0
     twin.load_state_dict(learner.state_dict())
     assert torch.equal(twin.observe(plain), learner.observe(plain))
+
+
+def test_where_nothing_is_held_out_nobody_looks_whether_rows_have_keys():
+    for tolerance, looked in ((None, False), (0.1, True)):
+        trigger = Trigger(tolerance)
+        trigger.saw(batches_of(1)[0])
+        assert trigger.keyed is looked
